@@ -1,0 +1,87 @@
+"""Registries are plain dicts of name -> "module:Name"; this module reads them.
+
+A name that is not in the dict may be "package.module:Name", but only where the caller says
+that the user typed it (`trusted`); a config that came with a downloaded checkpoint never may.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vislang.errors import UserError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A "did you mean" sentence with a leading space, or nothing.
+
+    >>> nearest("infonc", ["infonce", "siglip"])
+    " Did you mean 'infonce'?"
+    >>> nearest("zzz", ["infonce", "siglip"])
+    ''
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def lookup(kind: str, table: Mapping[str, str], name: str, *, trusted: bool = True) -> Any:
+    """The object that `name` stands for in the registry `table`.
+
+    Args:
+        kind: what the table holds, in one word, for the error message ("tower").
+        table: name -> "module:Name".
+        name: a key of the table, or (if `trusted`) "package.module:Name".
+        trusted: whether the user typed the name; only then may it name any import.
+
+    Raises:
+        UserError: the name is unknown, or points at nothing that can be imported.
+    """
+    if name in table:
+        target = table[name]
+    elif ":" in name and trusted:
+        target = name
+    else:
+        own = " Your own: give 'package.module:Name'." if trusted else ""
+        why = " Names of a config that came with a checkpoint must be registered." if (
+            ":" in name and not trusted
+        ) else ""
+        raise UserError(
+            f"No {kind} is called {name!r}.{nearest(name, table)}"
+            f" Known: {', '.join(sorted(table))}.{own}{why}"
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if name in table and error.name and not error.name.startswith("vislang"):
+            raise UserError(
+                f"The {kind} {name!r} needs the package {error.name!r}, which is not installed."
+                f" Install vislang with its extras: pip install 'vislang[towers,data,search]'."
+            ) from error
+        if name in table:
+            raise
+        raise UserError(f"{kind} {name!r}: cannot import {module!r}: {error}.") from error
+    except AttributeError as error:
+        raise UserError(f"{kind} {name!r}: {module!r} has no {attribute!r}.") from error
+
+
+def one_line(table: Mapping[str, str], name: str) -> str:
+    """First line of the docstring of an entry, read without importing the module.
+
+    Parsing the source instead of importing it keeps `vislang list` instant although most
+    entries import torch.
+    """
+    import ast
+    from importlib.util import find_spec
+
+    module, _, attribute = table[name].partition(":")
+    spec = find_spec(module)
+    if spec is None or not spec.origin:
+        return ""
+    with open(spec.origin, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == attribute:
+            text = ast.get_docstring(node) or ast.get_docstring(tree) or ""
+            return text.strip().split("\n")[0]
+    return (ast.get_docstring(tree) or "").strip().split("\n")[0]
