@@ -1,0 +1,111 @@
+"""The command `vislang`: finds the command, reads its arguments, turns failures into one message.
+
+Nothing heavy is imported here, so that `vislang --help` answers at once: each command is a
+function in a file of its own, imported when it is called for, and that function imports torch.
+
+Exit codes: 0 done, 1 a defect of vislang (with a traceback), 2 something the user can mend,
+130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from vislang.errors import UserError
+from vislang.lookup import lookup, nearest, one_line
+
+COMMANDS: dict[str, str] = {
+    "demo": "vislang.cli.demo:demo",
+    "train": "vislang.cli.train:train",
+    "embed": "vislang.cli.embed:embed",
+    "evaluate": "vislang.cli.evaluate:evaluate",
+    "report": "vislang.cli.report:report",
+    "list": "vislang.cli.list:list_parts",
+    "export": "vislang.cli.export:export",
+}
+
+EXAMPLES = """\
+examples:
+  vislang demo                                    train, evaluate, report on real digits
+  vislang train clip --data.train photos/ --out runs/a
+  vislang evaluate runs/a --source photos-test/ --suite zeroshot,retrieval
+  vislang report runs/a runs/b --out compare.html
+  vislang list objectives
+
+`vislang COMMAND --help` shows the flags of a command.
+VISLANG_TRACEBACK=1 shows where an error arose."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the returned number is the exit code of the process."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return run_command(argv)
+    except UserError as error:
+        if os.environ.get("VISLANG_TRACEBACK"):
+            raise
+        print(f"{_process()}error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{_process()}stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # `vislang list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Find the command that `argv` begins with and call it with the rest."""
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        from vislang import __version__
+
+        print(f"vislang {__version__}")
+        return 0
+    if name not in COMMANDS:
+        what = "flag" if name.startswith("-") else "command"
+        raise UserError(
+            f"There is no {what} {name!r}.{nearest(name, COMMANDS)}"
+            f" Known commands: {', '.join(COMMANDS)}. See `vislang --help`."
+        )
+    command = lookup("command", COMMANDS, name)
+    if name == "list":  # reads its own arguments: jsonargparse alone takes 0.3 s to import
+        return command(rest) or 0
+    from vislang.cli.arguments import read_arguments
+
+    arguments = read_arguments(command, rest, f"vislang {name}")
+    if arguments is None:  # --help was shown
+        return 0
+    return command(**arguments) or 0
+
+
+def usage() -> str:
+    """The text of `vislang --help`; one line a command, from the commands' docstrings."""
+    from vislang import __doc__ as about
+
+    lines = [f"  {name:<10}{one_line(COMMANDS, name)}" for name in COMMANDS]
+    first = (about or "").strip().split("\n")[0]
+    return "\n".join(
+        ["usage: vislang COMMAND ...", "", first, "", "commands:", *lines, "", EXAMPLES]
+    )
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends the process in order: temporary files are removed, children are stopped."""
+    raise SystemExit(128 + signum)
+
+
+def _process() -> str:
+    """Which of several torchrun processes is speaking."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"[process {os.environ.get('RANK', '?')}] " if several else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
