@@ -202,3 +202,37 @@ def broadcast(tensors: list[Tensor]) -> None:
     if processes().world > 1:
         for tensor in tensors:
             dist.broadcast(tensor.data, 0)
+
+
+def environment() -> dict[str, Any]:
+    """What a result may depend on besides its settings: machine, versions, threads."""
+    import platform
+    from importlib import metadata
+
+    versions = {"python": platform.python_version()}
+    for name in (
+        "vislang",
+        "torch",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+        "open_clip_torch",
+        "timm",
+        "torchvision",
+        "transformers",
+        "sentence-transformers",
+    ):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    machine: dict[str, Any] = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "bf16_hardware": cpu_has_bf16(),
+    }
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+        machine["gpus"] = torch.cuda.device_count()
+    return {"versions": versions, "machine": machine}

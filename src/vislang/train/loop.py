@@ -1,0 +1,382 @@
+"""The training loop: one function that reads top to bottom.
+
+Everything that a step depends on is a function of (config, step) or lies in the checkpoint, so that
+a run killed at any moment and resumed ends with the same bits on a CPU as one left alone.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vislang.config import TrainConfig
+from vislang.data.batches import Batches
+from vislang.data.sample import Source
+from vislang.data.sources import open_source
+from vislang.devices import (
+    autocast,
+    barrier,
+    gather,
+    random_state,
+    row_counts,
+    set_random_state,
+    sum_gradients,
+)
+from vislang.errors import UserError
+from vislang.models.dual import DualEncoder
+from vislang.train import checkpoint as ckpt
+from vislang.train.ema import Ema
+from vislang.train.frozen import FrozenFeatures
+from vislang.train.log import Log, Progress
+from vislang.train.optim import make_optimizer, make_schedule, set_rate
+from vislang.train.setup import (
+    Place,
+    cadence,
+    check_needs,
+    claim_folder,
+    describe,
+    make_model,
+    settle,
+    total_steps,
+)
+from vislang.train.step import backward
+from vislang.train.stop import StopFlag, Stopped
+
+Judge = Callable[[DualEncoder, int], Mapping[str, Mapping[str, Any]]]
+
+
+def train(
+    config: TrainConfig,
+    folder: Path | str,
+    *,
+    judge: Judge | None = None,
+    source: Source | None = None,
+) -> Path:
+    """Train a dual encoder; repeating the call in the same folder goes on where it stopped.
+
+    Args:
+        config: everything that the run depends on.
+        folder: the run folder.
+        judge: called as judge(model, step) -> {evaluation: {metric: {"value": ...}}} on the first
+            process, every `run.evaluate_every` and at the end; what it returns goes into the log.
+        source: an opened training source, instead of `config.data.train`.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        UserError: settings, data or folder do not allow the run, or the loss became NaN.
+        Stopped: SIGINT or SIGTERM came; everything is saved.
+    """
+    folder = Path(folder)
+    place = settle(config)
+    source = source or open_source(config.data.train, **config.data.train_options)
+    model, objective = make_model(config, place)
+    check_needs(model, objective, config)
+    batches = make_batches(config, source, model, objective, place)
+    claim_folder(config, folder)
+    barrier()
+    frozen = FrozenFeatures(model, source, config, folder, place)
+    batches = frozen.shorten(batches)
+
+    steps = total_steps(config, len(batches))
+    schedule = make_schedule(config.optim, steps)
+    optimizer = make_optimizer({"model": model, "objective": objective}, config.optim)
+    ema = Ema(model, config.optim.ema) if config.optim.ema else None
+    state = _State(model, objective, optimizer, ema, place, folder, config)
+    step = state.resume()
+
+    save_every = cadence(config.run.checkpoint_every, len(batches), "run.checkpoint_every")
+    judge_every = cadence(config.run.evaluate_every, len(batches), "run.evaluate_every")
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    log = Log(folder, step, place.group.first, config.run.tensorboard)
+    log.add(
+        "start",
+        step=step,
+        steps=steps,
+        samples=len(source),
+        device=str(place.device),
+        precision=place.precision,
+        processes=place.group.world,
+        **describe(model, objective),
+    )
+    progress = Progress(steps, step, place.group.first)
+    meter = _Meter(config.data.batch_size)
+    began, saved = time.monotonic(), step
+    last = ckpt.newest_checkpoint(folder)[0] if step else None
+
+    model.train()
+    objective.train()
+    with StopFlag() as stop, contextlib.closing(log):
+        for batch in meter.watch(_endless(batches, step)):
+            if step >= steps:
+                break
+            tensors = frozen.fill(batch, place.device)
+            for row in _everyone(batch["rejected"], place):
+                log.add("rejected", step=step, id=row.id, reason=row.reason, origin=row.origin)
+            rate = schedule.rate(step)
+            set_rate(optimizer, rate)
+            rows = sum(row_counts(len(batch["id"]), place.device))
+            if rows:
+                optimizer.zero_grad(set_to_none=True)
+                loss = backward(
+                    model,
+                    objective,
+                    tensors,
+                    config.data.chunk,
+                    autocast=lambda: autocast(place.device, place.precision),
+                    teacher=ema.model if ema else None,
+                    objective_seed=config.run.seed * 1_000_003 + step,
+                )
+                sum_gradients(trainable)
+                norm = _clip([*trainable, *objective.parameters()], config.optim.clip_grad)
+                step_due = step + 1 == steps or (step + 1) % config.run.log_every == 0
+                save_due = bool(save_every) and (step + 1) % save_every == 0
+                # A look at the numbers waits for a GPU, so there it is taken only when due.
+                if place.device.type == "cpu" or step_due or save_due or stop.signal:
+                    _refuse_nan(loss, norm, step, rate, last)
+                optimizer.step()
+                _after_step(objective)
+                if ema:
+                    ema.update()
+                meter.count(rows)
+            step += 1
+
+            if rows and step_due:
+                log.add(
+                    "train",
+                    step=step,
+                    epoch=round(step / len(batches), 4),
+                    loss=float(loss),
+                    parts={k: float(v) for k, v in getattr(objective, "parts", {}).items()},
+                    lr=rate,
+                    grad_norm=float(norm),
+                    scale=_scale(objective),
+                    **meter.read(),
+                )
+                progress.update(step, float(loss), meter.rate)
+            why = stop.anywhere(place.device)
+            if why or (save_every and step % save_every == 0) or step == steps:
+                last, saved = state.save(step, len(batches)), step
+                log.add("checkpoint", step=step, path=str(last.relative_to(folder)))
+            if why:
+                log.add("stop", step=step, why=f"signal {why}")
+                progress.close()
+                raise Stopped(
+                    why,
+                    step,
+                    f"Stopped after step {step:,} of {steps:,}; it is saved in {last}."
+                    " Repeat the same command to go on.",
+                )
+            if judge and ((judge_every and step % judge_every == 0) or step == steps):
+                _judge(judge, model, step, log, place)
+                model.train()
+        progress.close()
+        if judge and saved == steps and step == steps and not _was_judged(folder, steps):
+            _judge(judge, model, step, log, place)  # killed between the last save and its judgement
+        log.add("end", step=step, seconds=round(time.monotonic() - began, 1))
+    assert last is not None
+    return last
+
+
+def make_batches(
+    config: TrainConfig, source: Source, model: DualEncoder, objective: nn.Module, place: Place
+) -> Batches:
+    """The run's loader: each tower's own preprocessing, this process's part of every batch."""
+    from vislang.data.decode import Limits
+
+    data = config.data
+    return Batches(
+        source,
+        data.batch_size,
+        needs=tuple(k for k in objective.needs if not k.endswith("_teacher")),  # type: ignore[union-attr]
+        seed=config.run.seed,
+        image=model.image.tower.preprocess if model.image else None,
+        tokenizer=model.text.tower.tokenizer if model.text else None,
+        augment=data.augment,
+        augment_options=data.augment_options,
+        caption=data.caption,
+        limits=Limits(data.max_pixels, data.max_bytes),
+        workers=data.workers,
+        rank=place.group.rank,
+        world=place.group.world,
+    )
+
+
+def _endless(batches: Batches, step: int) -> Iterator[Mapping[str, Any]]:
+    """Batches from the exact position of `step` on, epoch after epoch."""
+    epoch, at = divmod(step, len(batches))
+    while True:
+        yield from batches.start(epoch, at)
+        epoch, at = epoch + 1, 0
+
+
+def _everyone(rejected: list, place: Place) -> list:
+    """Rejected rows of all processes, on the first one (which writes the log)."""
+    if place.group.world == 1:
+        return rejected
+    counts = row_counts(len(rejected), place.device)
+    if not sum(counts):
+        return []
+    import json
+
+    text = json.dumps([[r.id, r.reason, r.origin] for r in rejected]).encode()
+    bytes_ = torch.tensor(list(text), dtype=torch.uint8, device=place.device)
+    sizes = row_counts(len(bytes_), place.device)
+    flat, rows, at = bytes(gather(bytes_, sizes).tolist()), [], 0
+    for size in sizes:
+        rows += json.loads(flat[at : at + size])
+        at += size
+    from vislang.data.sample import Rejected
+
+    return [Rejected(*row) for row in rows]
+
+
+def _clip(parameters: list[nn.Parameter], largest: float) -> torch.Tensor:
+    """Norm of the whole gradient before clipping it to `largest` (0: only measured)."""
+    return nn.utils.clip_grad_norm_(parameters, largest or float("inf"), foreach=True)
+
+
+def _refuse_nan(
+    loss: torch.Tensor, norm: torch.Tensor, step: int, rate: float, last: Path | None
+) -> None:
+    if torch.isfinite(loss) and torch.isfinite(norm):
+        return
+    kept = f"The last good checkpoint is {last}." if last else "No checkpoint was written yet."
+    raise UserError(
+        f"The loss is {float(loss)} and the gradient norm {float(norm)} at step {step + 1:,}"
+        f" (learning rate {rate:.3g}). {kept} Try a lower optim.lr, a longer optim.warmup,"
+        " optim.clip_grad=1, or run.precision=fp32, in a new folder."
+    )
+
+
+def _after_step(objective: nn.Module) -> None:
+    hook = getattr(objective, "after_step", None)
+    if hook:
+        with torch.no_grad():
+            hook()
+
+
+def _scale(objective: nn.Module) -> float | None:
+    """The learned logit scale, if the objective has one."""
+    for name, parameter in objective.named_parameters():
+        if name.rpartition(".")[2] == "log_scale":
+            return float(parameter.detach().exp())
+    return None
+
+
+def _judge(judge: Judge, model: DualEncoder, step: int, log: Log, place: Place) -> None:
+    """Evaluate on the first process; randomness and mode of the training stay as they were."""
+    before = random_state(place.device)
+    if place.group.first:
+        model.eval()
+        with torch.no_grad():
+            for name, values in judge(model, step).items():
+                log.add("eval", step=step, evaluation=name, values=values)
+        model.train()
+    set_random_state(before, place.device)
+    barrier()
+
+
+def _was_judged(folder: Path, step: int) -> bool:
+    from vislang.train.log import read_log
+
+    return any(line["kind"] == "eval" and line["step"] == step for line in read_log(folder))
+
+
+@dataclass
+class _State:
+    """Everything that a checkpoint holds."""
+
+    model: DualEncoder
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    place: Place
+    folder: Path
+    config: TrainConfig
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint, if any; the number of steps it has done."""
+        path, bad = ckpt.newest_checkpoint(self.folder)
+        if self.place.group.first:
+            for sentence in bad:
+                print(sentence)
+            ckpt.sweep(self.folder, 0)
+        barrier()
+        if path is None:
+            return 0
+        tensors, state = ckpt.read_checkpoint(path)
+        ckpt.load_module(self.model, tensors["model"], "model")
+        ckpt.load_module(self.objective, tensors["objective"], "objective")
+        ckpt.load_optimizer(self.optimizer, tensors["optimizer"])
+        if self.ema:
+            ckpt.load_module(self.ema.model, tensors["ema"], "moving average")
+        rank = self.place.group.rank
+        mine = {
+            name.removesuffix(f".{rank}"): value
+            for name, value in tensors["random"].items()
+            if name.endswith(f".{rank}")
+        }
+        if mine:  # more processes than before: the new ones keep their seed
+            set_random_state(mine, self.place.device)
+        return int(state["step"])
+
+    def save(self, step: int, steps_per_epoch: int) -> Path:
+        """Write a checkpoint on the first process; all wait for it."""
+        random = {}
+        for name, value in random_state(self.place.device).items():
+            rows = gather(value[None].to(self.place.device)).cpu()
+            random |= {f"{name}.{rank}": row.contiguous() for rank, row in enumerate(rows)}
+        path = self.folder / "checkpoints" / f"{step:09d}"
+        if self.place.group.first:
+            tensors = {
+                "model": ckpt.tensors_of(self.model),
+                "objective": ckpt.tensors_of(self.objective),
+                "optimizer": ckpt.optimizer_tensors(self.optimizer),
+                "random": random,
+            }
+            if self.ema:
+                tensors["ema"] = ckpt.tensors_of(self.ema.model)
+            epoch, at = divmod(step, steps_per_epoch)
+            state = {"epoch": epoch, "position": at, "processes": self.place.group.world}
+            ckpt.save_checkpoint(self.folder, step, tensors, state)
+            ckpt.sweep(self.folder, self.config.run.keep)
+        barrier()
+        return path
+
+
+class _Meter:
+    """Samples per second and the share of the time spent waiting for data, since last read."""
+
+    def __init__(self, batch_size: int):
+        self.samples, self.waited, self.rate = 0, 0.0, 0.0
+        self.since = time.monotonic()
+
+    def watch(self, batches: Iterator) -> Iterator:
+        """Pass batches on, timing the wait for each."""
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, rows: int) -> None:
+        """Note that a step over `rows` samples is done."""
+        self.samples += rows
+
+    def read(self) -> dict[str, float]:
+        """Rates since the last call."""
+        now = time.monotonic()
+        elapsed = max(now - self.since, 1e-9)
+        self.rate = self.samples / elapsed
+        share = self.waited / elapsed
+        self.samples, self.waited, self.since = 0, 0.0, now
+        return {"samples_per_s": round(self.rate, 2), "data_wait": round(share, 4)}
