@@ -1,0 +1,31 @@
+"""Objectives: what is minimised, as plain single-process mathematics on the global batch.
+
+An objective is an `nn.Module` (`objective.Objective`) that names the batch keys it `needs`,
+returns one scalar for the whole global batch, and owns its temperature, predictors,
+prototypes and queues. It never gathers, and it never sees a device or a chunk: the seam
+(`train/step.py`) does that once for all of them. `forward` changes nothing that a later step
+reads; `after_step()`, called after each optimizer step, writes queues, centres and moving
+averages and clamps or renormalises parameters.
+
+Keys of a batch (B rows each; embeddings are fp32, in the joint space, *not* normalised):
+
+    image            embedding of the image, view 1
+    image_2, image_3 embeddings of further views of the same image, or of a paired neighbour
+    image_crop_1 ... embeddings of small local crops of the same image (multi-crop)
+    text             embedding of the text
+    text_2           the text embedded once more (other dropout), or another caption
+    image_teacher, image_2_teacher, text_teacher
+                     the same input embedded without gradient by the momentum (EMA) copy of
+                     the model, or by a fixed teacher model
+    image_features, image_2_features, image_3_features
+                     output of the image tower before its head
+    label            int64 [B], class index, -1 where there is none
+    index            int64 [B], position of the sample in its source
+    caption_logits   [B, L, V] next-token logits of a text decoder (a per-sample key)
+    caption_ids      int64 [B, L] the tokens to be predicted, -1 where nothing is
+"""
+
+OBJECTIVES = {
+    "infonce": "vislang.objectives.infonce:InfoNCE",
+    "siglip": "vislang.objectives.siglip:SigLIP",
+}
