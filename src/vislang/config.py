@@ -80,7 +80,8 @@ class DataConfig:
         chunk: samples embedded at a time on one process; 0 embeds the whole batch at once. The
             gradient is the same; memory is that of a chunk, time about a third more.
         workers: loader processes for each training process; 0 loads in the training process.
-        augment: train-time image transform: clip, simclr, global_crop or none (`vislang list augments`).
+        augment: train-time image transform: clip, simclr, global_crop or none
+            (`vislang list augments`).
         augment_options: changes to its parameters, for example {scale: [0.5, 1.0]}.
         caption: which caption of an image: random (drawn anew each epoch) or first.
         max_pixels: an image with more pixels is rejected before it is decoded.
@@ -245,9 +246,9 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     elif origin in (tuple, list) and isinstance(value, list | tuple):
         arguments = typing.get_args(kind)
         inner = arguments[0]
-        if origin is tuple and len(arguments) > 1 and arguments[1] is not Ellipsis:
-            if len(value) != len(arguments):
-                raise UserError(f"{where} must have {len(arguments)} values, got {value!r}.")
+        fixed = origin is tuple and len(arguments) > 1 and arguments[1] is not Ellipsis
+        if fixed and len(value) != len(arguments):
+            raise UserError(f"{where} must have {len(arguments)} values, got {value!r}.")
         return origin(_checked(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     raise UserError(f"{where} must be {name}, got {value!r} ({type(value).__name__}).")
