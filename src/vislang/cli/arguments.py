@@ -11,6 +11,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -79,11 +80,17 @@ def make_parser(
             parser.add_class_arguments(TrainConfig, skip={"recipe"})
             defaults = dict(flat_fields(base or TrainConfig()))
             parser.set_defaults({k: v for k, v in defaults.items() if k != "recipe"})
+            _name_values(parser, dict(flat_fields(TrainConfig())))
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
             default = {} if required else {"default": parameter.default}
             parser.add_argument(
-                f"--{name}", type=kind, help=helps.get(name, ""), required=required, **default
+                f"--{name}",
+                type=kind,
+                help=helps.get(name, ""),
+                required=required,
+                metavar=value_word(kind),
+                **default,
             )
         else:
             _add_positional(parser, name, kind, parameter, helps.get(name, ""))
@@ -99,15 +106,44 @@ def _add_positional(parser, name: str, kind: Any, parameter: inspect.Parameter, 
         parser.add_argument(name, type=kind, nargs="?", default=parameter.default, help=help)
 
 
+def _name_values(parser: ArgumentParser, fields: Mapping[str, Any]) -> None:
+    """Say what a flag's value is: `--optim.lr NUMBER` instead of `--optim.lr OPTIM.LR`."""
+    for action in parser._actions:
+        if action.dest in fields:
+            action.metavar = value_word(type(fields[action.dest]), fields[action.dest])
+        elif action.metavar == "CONFIG":
+            action.help = "a YAML file, or YAML text, with any of the fields below."
+
+
+def value_word(kind: Any, value: Any = None) -> str:
+    """The word for a flag's value in the help.
+
+    >>> value_word(float), value_word(bool), value_word(tuple[str, ...])
+    ('NUMBER', '{true,false}', 'A,B,...')
+    """
+    if kind is tuple and value:
+        return (
+            "[" + ",".join("XYZ"[: len(value)]) + "]" if isinstance(value[0], float) else "A,B,..."
+        )
+    words = {bool: "{true,false}", int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
+    words |= {dict: "{...}", tuple: "A,B,..."}
+    options = [k for k in typing.get_args(kind) if k is not type(None)]
+    optional = type(None) in typing.get_args(kind)
+    kind = options[0] if optional else kind
+    return words.get(typing.get_origin(kind) or kind, "VALUE")
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """One line of usage instead of twenty: the flags are listed below it anyway."""
 
     def add_usage(self, usage, actions, groups, prefix=None):
-        names = [a.metavar or a.dest.upper() for a in actions if not a.option_strings]
-        needed = [f"{a.option_strings[0]} {a.dest.upper()}" for a in actions
-                  if a.option_strings and a.required]  # fmt: skip
+        names = [
+            a.dest.upper() + " ..." * (a.nargs == "+") for a in actions if not a.option_strings
+        ]
+        flags = [a for a in actions if a.option_strings and a.required]
+        needed = [f"{a.option_strings[0]} {a.metavar}" for a in flags]
         line = " ".join([str(self._prog), *map(str, names), *needed, "[flags]"])
-        super().add_usage(line, actions, groups, prefix)
+        super().add_usage(line.replace("%", "%%"), actions, groups, prefix)
 
     def _get_help_string(self, action):
         text = action.help or ""

@@ -1,0 +1,17 @@
+"""vislang report: one offline page of a run, or of several side by side."""
+
+from pathlib import Path
+
+
+def report(runs: list[Path], *, out: Path | None = None) -> None:
+    """Write one HTML page of a run, or of several compared; it opens offline.
+
+    Args:
+        runs: run folders.
+        out: page to write; default report.html in the (first) run folder.
+    """
+    from vislang.report import write_report
+
+    page = out or runs[0] / "report.html"
+    write_report(runs, page)
+    print(f"Report: {page}")
