@@ -1,0 +1,111 @@
+"""Any tokenizer that is written in a `tokenizer.json` of the tokenizers library."""
+
+import json
+import os
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vislang.errors import UserError
+from vislang.models.clip_bpe import clean
+from vislang.models.tokenizers import pad_rows
+
+PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<PAD>")
+
+
+class FileTokenizer:
+    """The tokenizer of a file, cut to `context` (its special tokens stay) and padded.
+
+    Args:
+        source: path of a tokenizer.json; or its text, if it begins with "{".
+        context: longest text in tokens.
+        pad: id of padding. By default the file's own, else that of a token named like
+            [PAD]; without any it is -1, which towers put out of sight before they look it up.
+        cleaning: "" leaves a text as it is; open_clip's "whitespace", "lower" and "canonicalize"
+            (lower case without punctuation) mend it first.
+    """
+
+    def __init__(self, source: str, context: int, pad: int | None = None, cleaning: str = ""):
+        self.source = source if source.startswith("{") else _read(source)
+        self.context, self.cleaning = context, cleaning
+        self._start()
+        self.pad = self._pad() if pad is None else pad
+
+    def _start(self) -> None:
+        # Threads inside forked loader workers would deadlock; the library then only warns.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "The tokenizer 'file' needs the package tokenizers. Install vislang[towers]."
+            ) from error
+        try:
+            self.tokenizer: Any = Tokenizer.from_str(self.source)
+        except Exception as error:
+            raise UserError(f"This is no tokenizer.json: {error}.") from error
+        self.tokenizer.enable_truncation(self.context)
+        self.tokenizer.no_padding()
+        self.vocab: int = self.tokenizer.get_vocab_size()
+
+    def _pad(self) -> int:
+        padding = json.loads(self.source).get("padding") or {}
+        if isinstance(padding.get("pad_id"), int):
+            return padding["pad_id"]
+        ids = (self.tokenizer.token_to_id(name) for name in PAD_NAMES)
+        return next((i for i in ids if i is not None), -1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "tokenizer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    @property
+    def portable(self) -> str:
+        """The spec that builds it again beside its file."""
+        return "file:{here}/tokenizer.json"
+
+    def files(self) -> dict[str, bytes]:
+        """Its file, with padding and cleaning noted."""
+        value = json.loads(self.source)
+        value["padding"] = None
+        value["vislang"] = {"pad": self.pad, "cleaning": self.cleaning}
+        return {"tokenizer.json": json.dumps(value, ensure_ascii=False).encode()}
+
+    def __call__(self, texts: str | Sequence[str]) -> Tensor:
+        """Texts -> int64 [n, context]."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [mend(text, self.cleaning) for text in texts]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        return pad_rows(rows, self.context, self.pad)
+
+
+def mend(text: str, cleaning: str) -> str:
+    """`text` after one of open_clip's cleanings.
+
+    >>> mend("A  Photo_of, it", "canonicalize")
+    'a photo of it'
+    """
+    if not cleaning:
+        return text
+    text = clean(text)
+    if cleaning == "lower":
+        return text.lower()
+    if cleaning == "canonicalize":
+        bare = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+        return " ".join(bare.lower().split())
+    return text
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"Cannot read the tokenizer {path!r}: {error}. Give file:PATH of a tokenizer.json."
+        ) from error
