@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vislang.models.dual import DualEncoder, Side
 from vislang.train.step import backward
 from worlds import run_world
 
@@ -125,6 +126,37 @@ def test_teacher_keys_come_from_the_teacher_without_graph():
     assert all(p.grad is None for p in teacher.parameters())
     with pytest.raises(ValueError, match="no teacher model"):
         backward(model, Follow(), batch_of())
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_features_and_embedding_come_from_one_pass_of_the_tower(chunk):
+    """`image_features` is the tower's output; stored features keep the tower from running."""
+    torch.manual_seed(0)
+    towers = [nn.Linear(6, 7), nn.Linear(4, 7)]
+    for tower in towers:
+        tower.width = 7
+    image, text = (Side(tower, nn.Linear(7, 5), 5).double() for tower in towers)
+    model, runs = DualEncoder(image, text), []
+    towers[0].register_forward_hook(lambda *_: runs.append("image"))
+    towers[1].register_forward_hook(lambda *_: runs.append("text"))
+
+    class Both(nn.Module):
+        needs = ("image", "image_features", "text")
+
+        def forward(self, image, image_features, text):
+            torch.testing.assert_close(model.image.head(image_features), image)
+            return (image * text).sum() + image_features.square().sum()
+
+    batch = batch_of(10)
+    batch["text_features"] = towers[1](batch["text"]).detach()
+    runs.clear()
+    backward(model, Both(), batch, chunk)
+    assert runs == ["image"] * (1 if not chunk else 4)
+    assert towers[1].weight.grad is None
+    whole = copy.deepcopy([p.grad for p in image.parameters()])
+    model.zero_grad()
+    backward(model, Both(), batch, 3)
+    torch.testing.assert_close([p.grad for p in image.parameters()], whole)
 
 
 def test_a_side_without_graph_gets_no_gradient():

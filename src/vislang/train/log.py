@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +113,34 @@ class Progress:
         """Leave the bar where it is."""
         if self.bar is not None:
             self.bar.close()
+
+
+class Meter:
+    """Samples per second and the share of the time spent waiting for data, since last read."""
+
+    def __init__(self) -> None:
+        self.samples, self.waited, self.rate = 0, 0.0, 0.0
+        self.since = time.monotonic()
+
+    def watch(self, batches: Iterator) -> Iterator:
+        """Pass batches on, timing the wait for each."""
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, rows: int) -> None:
+        """Note that a step over `rows` samples is done."""
+        self.samples += rows
+
+    def read(self) -> dict[str, float]:
+        """Rates since the last call."""
+        now = time.monotonic()
+        elapsed = max(now - self.since, 1e-9)
+        self.rate = self.samples / elapsed
+        share = self.waited / elapsed
+        self.samples, self.waited, self.since = 0, 0.0, now
+        return {"samples_per_s": round(self.rate, 2), "data_wait": round(share, 4)}

@@ -7,7 +7,6 @@ a run killed at any moment and resumed ends with the same bits on a CPU as one l
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from vislang.models.dual import DualEncoder
 from vislang.train import checkpoint as ckpt
 from vislang.train.ema import Ema
 from vislang.train.frozen import FrozenFeatures
-from vislang.train.log import Log, Progress
+from vislang.train.log import Log, Meter, Progress, read_log
 from vislang.train.optim import make_optimizer, make_schedule, set_rate
 from vislang.train.setup import (
     Place,
@@ -44,6 +43,7 @@ from vislang.train.setup import (
     settle,
     total_steps,
 )
+from vislang.train.state import State
 from vislang.train.step import backward
 from vislang.train.stop import StopFlag, Stopped
 
@@ -88,12 +88,15 @@ def train(
     schedule = make_schedule(config.optim, steps)
     optimizer = make_optimizer({"model": model, "objective": objective}, config.optim)
     ema = Ema(model, config.optim.ema) if config.optim.ema else None
-    state = _State(model, objective, optimizer, ema, place, folder, config)
+    state = State(model, objective, optimizer, ema, place, folder, config.run.keep)
     step = state.resume()
 
     save_every = cadence(config.run.checkpoint_every, len(batches), "run.checkpoint_every")
     judge_every = cadence(config.run.evaluate_every, len(batches), "run.evaluate_every")
-    trainable = [p for p in model.parameters() if p.requires_grad]
+
+    def due(step: int, every: int) -> bool:
+        return step == steps or (every > 0 and step % every == 0)
+
     log = Log(folder, step, place.group.first, config.run.tensorboard)
     log.add(
         "start",
@@ -106,82 +109,89 @@ def train(
         **describe(model, objective),
     )
     progress = Progress(steps, step, place.group.first)
-    meter = _Meter(config.data.batch_size)
-    began, saved = time.monotonic(), step
+    meter = Meter()
+    began = time.monotonic()
     last = ckpt.newest_checkpoint(folder)[0] if step else None
 
     model.train()
     objective.train()
     with StopFlag() as stop, contextlib.closing(log):
-        for batch in meter.watch(_endless(batches, step)):
-            if step >= steps:
-                break
+        if judge and step and due(step, judge_every) and not _was_judged(folder, step):
+            _judge(judge, model, step, log, place)  # killed between a checkpoint and its judgement
+        for batch in meter.watch(_endless(batches, step, steps)):
             tensors = frozen.fill(batch, place.device)
+            step += 1
             for row in _everyone(batch["rejected"], place):
                 log.add("rejected", step=step, id=row.id, reason=row.reason, origin=row.origin)
-            rate = schedule.rate(step)
-            set_rate(optimizer, rate)
             rows = sum(row_counts(len(batch["id"]), place.device))
             if rows:
-                optimizer.zero_grad(set_to_none=True)
-                loss = backward(
-                    model,
-                    objective,
-                    tensors,
-                    config.data.chunk,
-                    autocast=lambda: autocast(place.device, place.precision),
-                    teacher=ema.model if ema else None,
-                    objective_seed=config.run.seed * 1_000_003 + step,
-                )
-                sum_gradients(trainable)
-                norm = _clip([*trainable, *objective.parameters()], config.optim.clip_grad)
-                step_due = step + 1 == steps or (step + 1) % config.run.log_every == 0
-                save_due = bool(save_every) and (step + 1) % save_every == 0
+                rate = schedule.rate(step - 1)
+                set_rate(optimizer, rate)
+                loss, norm = _gradients(config, place, model, objective, ema, tensors, step)
+                log_due = due(step, config.run.log_every)
                 # A look at the numbers waits for a GPU, so there it is taken only when due.
-                if place.device.type == "cpu" or step_due or save_due or stop.signal:
+                if place.device.type == "cpu" or log_due or due(step, save_every) or stop.signal:
                     _refuse_nan(loss, norm, step, rate, last)
                 optimizer.step()
                 _after_step(objective)
                 if ema:
                     ema.update()
                 meter.count(rows)
-            step += 1
-
-            if rows and step_due:
-                log.add(
-                    "train",
-                    step=step,
-                    epoch=round(step / len(batches), 4),
-                    loss=float(loss),
-                    parts={k: float(v) for k, v in getattr(objective, "parts", {}).items()},
-                    lr=rate,
-                    grad_norm=float(norm),
-                    scale=_scale(objective),
-                    **meter.read(),
-                )
-                progress.update(step, float(loss), meter.rate)
+                if log_due:
+                    log.add(
+                        "train",
+                        step=step,
+                        epoch=round(step / len(batches), 4),
+                        loss=float(loss),
+                        parts={k: float(v) for k, v in getattr(objective, "parts", {}).items()},
+                        lr=rate,
+                        grad_norm=float(norm),
+                        scale=_scale(objective),
+                        **meter.read(),
+                    )
+                    progress.update(step, float(loss), meter.rate)
             why = stop.anywhere(place.device)
-            if why or (save_every and step % save_every == 0) or step == steps:
-                last, saved = state.save(step, len(batches)), step
+            if why or due(step, save_every):
+                last = state.save(step, len(batches))
                 log.add("checkpoint", step=step, path=str(last.relative_to(folder)))
             if why:
                 log.add("stop", step=step, why=f"signal {why}")
                 progress.close()
-                raise Stopped(
-                    why,
-                    step,
-                    f"Stopped after step {step:,} of {steps:,}; it is saved in {last}."
-                    " Repeat the same command to go on.",
-                )
-            if judge and ((judge_every and step % judge_every == 0) or step == steps):
+                raise Stopped(why, step, steps, last)
+            if judge and due(step, judge_every):
                 _judge(judge, model, step, log, place)
-                model.train()
         progress.close()
-        if judge and saved == steps and step == steps and not _was_judged(folder, steps):
-            _judge(judge, model, step, log, place)  # killed between the last save and its judgement
         log.add("end", step=step, seconds=round(time.monotonic() - began, 1))
     assert last is not None
     return last
+
+
+def _gradients(
+    config: TrainConfig,
+    place: Place,
+    model: DualEncoder,
+    objective: nn.Module,
+    ema: Ema | None,
+    tensors: Mapping[str, Any],
+    step: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of the global batch and the norm of its gradient, which is clipped and left in .grad."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    both = [*trainable, *objective.parameters()]
+    for parameter in both:
+        parameter.grad = None
+    loss = backward(
+        model,
+        objective,
+        tensors,
+        config.data.chunk,
+        autocast=lambda: autocast(place.device, place.precision),
+        teacher=ema.model if ema else None,
+        objective_seed=config.run.seed * 1_000_003 + step,
+    )
+    sum_gradients(trainable)
+    largest = config.optim.clip_grad or float("inf")  # 0: only measured
+    return loss, nn.utils.clip_grad_norm_(both, largest, foreach=True)
 
 
 def make_batches(
@@ -208,12 +218,15 @@ def make_batches(
     )
 
 
-def _endless(batches: Batches, step: int) -> Iterator[Mapping[str, Any]]:
-    """Batches from the exact position of `step` on, epoch after epoch."""
-    epoch, at = divmod(step, len(batches))
-    while True:
-        yield from batches.start(epoch, at)
-        epoch, at = epoch + 1, 0
+def _endless(batches: Batches, done: int, steps: int) -> Iterator[Mapping[str, Any]]:
+    """Batches from the exact position after `done` steps on, epoch after epoch, to `steps`."""
+    while done < steps:
+        epoch, at = divmod(done, len(batches))
+        for batch in batches.start(epoch, at):
+            yield batch
+            done += 1
+            if done == steps:
+                return
 
 
 def _everyone(rejected: list, place: Place) -> list:
@@ -237,11 +250,6 @@ def _everyone(rejected: list, place: Place) -> list:
     return [Rejected(*row) for row in rows]
 
 
-def _clip(parameters: list[nn.Parameter], largest: float) -> torch.Tensor:
-    """Norm of the whole gradient before clipping it to `largest` (0: only measured)."""
-    return nn.utils.clip_grad_norm_(parameters, largest or float("inf"), foreach=True)
-
-
 def _refuse_nan(
     loss: torch.Tensor, norm: torch.Tensor, step: int, rate: float, last: Path | None
 ) -> None:
@@ -249,7 +257,7 @@ def _refuse_nan(
         return
     kept = f"The last good checkpoint is {last}." if last else "No checkpoint was written yet."
     raise UserError(
-        f"The loss is {float(loss)} and the gradient norm {float(norm)} at step {step + 1:,}"
+        f"The loss is {float(loss)} and the gradient norm {float(norm)} at step {step:,}"
         f" (learning rate {rate:.3g}). {kept} Try a lower optim.lr, a longer optim.warmup,"
         " optim.clip_grad=1, or run.precision=fp32, in a new folder."
     )
@@ -284,99 +292,4 @@ def _judge(judge: Judge, model: DualEncoder, step: int, log: Log, place: Place) 
 
 
 def _was_judged(folder: Path, step: int) -> bool:
-    from vislang.train.log import read_log
-
     return any(line["kind"] == "eval" and line["step"] == step for line in read_log(folder))
-
-
-@dataclass
-class _State:
-    """Everything that a checkpoint holds."""
-
-    model: DualEncoder
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    ema: Ema | None
-    place: Place
-    folder: Path
-    config: TrainConfig
-
-    def resume(self) -> int:
-        """Load the newest whole checkpoint, if any; the number of steps it has done."""
-        path, bad = ckpt.newest_checkpoint(self.folder)
-        if self.place.group.first:
-            for sentence in bad:
-                print(sentence)
-            ckpt.sweep(self.folder, 0)
-        barrier()
-        if path is None:
-            return 0
-        tensors, state = ckpt.read_checkpoint(path)
-        ckpt.load_module(self.model, tensors["model"], "model")
-        ckpt.load_module(self.objective, tensors["objective"], "objective")
-        ckpt.load_optimizer(self.optimizer, tensors["optimizer"])
-        if self.ema:
-            ckpt.load_module(self.ema.model, tensors["ema"], "moving average")
-        rank = self.place.group.rank
-        mine = {
-            name.removesuffix(f".{rank}"): value
-            for name, value in tensors["random"].items()
-            if name.endswith(f".{rank}")
-        }
-        if mine:  # more processes than before: the new ones keep their seed
-            set_random_state(mine, self.place.device)
-        return int(state["step"])
-
-    def save(self, step: int, steps_per_epoch: int) -> Path:
-        """Write a checkpoint on the first process; all wait for it."""
-        random = {}
-        for name, value in random_state(self.place.device).items():
-            rows = gather(value[None].to(self.place.device)).cpu()
-            random |= {f"{name}.{rank}": row.contiguous() for rank, row in enumerate(rows)}
-        path = self.folder / "checkpoints" / f"{step:09d}"
-        if self.place.group.first:
-            tensors = {
-                "model": ckpt.tensors_of(self.model),
-                "objective": ckpt.tensors_of(self.objective),
-                "optimizer": ckpt.optimizer_tensors(self.optimizer),
-                "random": random,
-            }
-            if self.ema:
-                tensors["ema"] = ckpt.tensors_of(self.ema.model)
-            epoch, at = divmod(step, steps_per_epoch)
-            state = {"epoch": epoch, "position": at, "processes": self.place.group.world}
-            ckpt.save_checkpoint(self.folder, step, tensors, state)
-            ckpt.sweep(self.folder, self.config.run.keep)
-        barrier()
-        return path
-
-
-class _Meter:
-    """Samples per second and the share of the time spent waiting for data, since last read."""
-
-    def __init__(self, batch_size: int):
-        self.samples, self.waited, self.rate = 0, 0.0, 0.0
-        self.since = time.monotonic()
-
-    def watch(self, batches: Iterator) -> Iterator:
-        """Pass batches on, timing the wait for each."""
-        while True:
-            start = time.monotonic()
-            batch = next(batches, None)
-            self.waited += time.monotonic() - start
-            if batch is None:
-                return
-            yield batch
-
-    def count(self, rows: int) -> None:
-        """Note that a step over `rows` samples is done."""
-        self.samples += rows
-
-    def read(self) -> dict[str, float]:
-        """Rates since the last call."""
-        now = time.monotonic()
-        elapsed = max(now - self.since, 1e-9)
-        self.rate = self.samples / elapsed
-        share = self.waited / elapsed
-        self.samples, self.waited, self.since = 0, 0.0, now
-        return {"samples_per_s": round(self.rate, 2), "data_wait": round(share, 4)}

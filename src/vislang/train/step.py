@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vislang.devices import gather, processes, random_state, row_counts, set_random_state
 
 EMBEDDED = ("image", "text")  # keys with these first words go through a tower
+FEATURES = "_features"  # keys with this last word are a tower's output before its head
 TEACHER = "_teacher"  # keys with this last word are embedded by the momentum teacher
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -45,23 +46,37 @@ def embed_rows(
 
     A needed key without an input of its own is embedded from the key's first word again: `text_2`
     from `text` (another draw of dropout, as SimCSE asks), `image_teacher` from `image`.
+    `image_features` is the tower's output before the head. Where the batch itself holds
+    `text_features` (a frozen tower's, computed once), the tower does not run.
     """
-    student = {
-        key: _raw(rows, key) for key in needs if is_embedded(key) and not key.endswith(TEACHER)
-    }
+    embedded = [key for key in needs if is_embedded(key)]
+    plain = [key for key in embedded if not key.endswith((TEACHER, FEATURES))]
+    taught = [key for key in embedded if key.endswith(TEACHER)]
+    out: dict[str, Tensor] = {}
+    inputs: dict[str, Tensor] = {}
     with autocast():
-        out = dict(model(**student))
-        taught = [key for key in needs if key.endswith(TEACHER)]
+        for key in [key for key in embedded if key.endswith(FEATURES)]:
+            # Both the tower's output and, if asked for, the embedding made of it: one pass.
+            base = key.removesuffix(FEATURES)
+            side = model.side(base.split("_")[0])  # type: ignore[operator]
+            out[key] = rows[key] if key in rows else side.features(_raw(rows, base))
+            if base in plain:
+                inputs[key] = out[key]
+                plain.remove(base)
+        for key in plain:
+            stored = f"{key}{FEATURES}"
+            inputs[stored if stored in rows else key] = (
+                rows[stored] if stored in rows else _raw(rows, key)
+            )
+        out |= model(**inputs)
         if taught:
             if teacher is None:
                 raise ValueError(f"the objective needs {taught}, but there is no teacher model")
+            sources = {key.removesuffix(TEACHER): key for key in taught}
             with torch.no_grad():
-                given = {
-                    key.removesuffix(TEACHER): _raw(rows, key.removesuffix(TEACHER))
-                    for key in taught
-                }
-                out |= {f"{key}{TEACHER}": value for key, value in teacher(**given).items()}
-    out = {key: out[key].float() if _is_low(out[key]) else out[key] for key in out}
+                answers = teacher(**{base: _raw(rows, base) for base in sources})
+            out |= {key: answers[base] for base, key in sources.items()}
+    out = {key: value.float() if _is_low(value) else value for key, value in out.items()}
     return out | {key: rows[key] for key in needs if not is_embedded(key)}
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -20,8 +21,11 @@ class Stopped(Exception):
         step: optimizer steps done and saved.
     """
 
-    def __init__(self, signal_number: int, step: int, message: str):
-        super().__init__(message)
+    def __init__(self, signal_number: int, step: int, steps: int, checkpoint: Path):
+        super().__init__(
+            f"Stopped after step {step:,} of {steps:,}; it is saved in {checkpoint}."
+            " Repeat the same command to go on."
+        )
         self.signal, self.step = signal_number, step
 
 
