@@ -1,0 +1,1 @@
+"""Metrics: pure functions, numpy in, numbers out. No model, no file, no torch."""
