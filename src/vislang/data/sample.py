@@ -47,7 +47,7 @@ class Sample:
     origin: str = ""
 
 
-class BadSample(Exception):  # noqa: N818  it is a verdict on a sample, not a failure of the program
+class BadSample(Exception):
     """A sample that cannot be used. Loaders turn it into a row of Rejected; nothing crashes."""
 
     def __init__(self, id: str, reason: str, origin: str = ""):

@@ -1,0 +1,142 @@
+"""Layouts of data on disk, one file each, and `open_source`, which finds the right one.
+
+To add a layout: a file here with a class whose constructor's arguments are its options, and a
+line in SOURCES and in GIVES.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vislang.data.sample import Source
+from vislang.errors import UserError
+from vislang.lookup import lookup, nearest
+
+# In the order in which they are asked whether they recognise a path.
+SOURCES: dict[str, str] = {
+    "digits": "vislang.data.sources.digits:Digits",
+}
+
+# What a layout can give, for the message when something is missing.
+GIVES: dict[str, frozenset[str]] = {
+    "digits": frozenset({"image", "text", "label"}),
+}
+
+
+def open_source(spec: str | Path, **options: Any) -> Source:
+    """The source that `spec` names.
+
+    Args:
+        spec: a path whose layout is recognised ('photos/train'), 'layout:path'
+            ('webdataset:shards/{000..099}.tar'), a bare layout that needs no path ('digits',
+            'digits:test'), or your own 'package.module:Name' or 'package.module:Name:path'.
+        options: arguments of the layout (`vislang list sources`): columns, split, images ...
+
+    Raises:
+        UserError: an unknown layout, option, path or column, or an empty source.
+
+    >>> len(open_source("digits:test"))
+    500
+    """
+    spec = str(spec)
+    layout, path = split_spec(spec)
+    if layout is None:
+        layout = recognise(Path(path))
+    make = lookup("source", SOURCES, layout)
+    return _make(layout, make, path, options, spec)
+
+
+def split_spec(spec: str) -> tuple[str | None, str]:
+    """(layout or None, path) of a spec; a bare path has no layout.
+
+    >>> split_spec("coco:captions.json"), split_spec("digits")
+    (('coco', 'captions.json'), ('digits', ''))
+    """
+    if not spec:
+        raise UserError(
+            f"The source is empty. Give a path, 'layout:path' or one of: {', '.join(SOURCES)}."
+        )
+    layout, colon, path = spec.partition(":")
+    if layout in SOURCES and (colon or not Path(spec).exists()):
+        return layout, path
+    if Path(spec).exists() or _is_pattern(spec):
+        return None, spec
+    if colon and "." in layout and "/" not in layout and _importable(layout):
+        name, _, path = path.partition(":")
+        return f"{layout}:{name}", path
+    if colon and "/" not in layout:
+        raise UserError(
+            f"No source is called {layout!r}.{nearest(layout, SOURCES)}"
+            f" Known: {', '.join(sorted(SOURCES))}. Or give a path that exists."
+        )
+    raise missing_path(Path(spec), "source")
+
+
+def missing_path(path: Path, what: str) -> UserError:
+    """The error for a path that does not exist, with the nearest name beside it."""
+    parent = path.parent
+    if not parent.is_dir():
+        return missing_path(parent, what) if parent != path else UserError(f"No {path}.")
+    hint = nearest(path.name, (entry.name for entry in parent.iterdir()))
+    extra = "" if what != "source" else f" Or one of the names: {', '.join(SOURCES)}."
+    return UserError(f"The {what} {path} does not exist.{hint}{extra}")
+
+
+def _is_pattern(spec: str) -> bool:
+    return any(mark in spec for mark in "*?{[")
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def recognise(path: Path) -> str:
+    """The first layout of SOURCES that says it knows what lies at `path`."""
+    for layout in SOURCES:
+        made = lookup("source", SOURCES, layout)
+        knows = getattr(made, "recognises", None)
+        if knows is not None and knows(path):
+            return layout
+    raise UserError(
+        f"No layout is recognised at {path}. Say which it is, as in 'table:{path}'."
+        f" Known: {', '.join(SOURCES)}."
+    )
+
+
+def _make(layout: str, make: Any, path: str, options: Mapping[str, Any], spec: str) -> Source:
+    parameters = inspect.signature(make).parameters
+    known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for option in options:
+        if option not in known and not open_ended:
+            raise UserError(
+                f"The source {layout!r} has no option {option!r}.{nearest(option, known)}"
+                f" Known: {', '.join(known) or 'none'}."
+            )
+    first = next(iter(parameters.values()), None)
+    needs_path = first is not None and first.default is first.empty
+    if needs_path and not path:
+        raise UserError(f"The source {layout!r} needs a path, as in '{layout}:PATH'.")
+    source = make(path, **options)
+    if len(source) == 0:
+        raise UserError(
+            f"The source {spec!r} is empty: {layout} found no samples there."
+            " Check the path and the options (split, columns, extensions)."
+        )
+    return source
+
+
+def which_give(keys: Iterable[str]) -> str:
+    """Layouts that can give all of `keys`, as a list for an error message.
+
+    >>> "digits" in which_give(["image", "text", "label"])
+    True
+    """
+    return ", ".join(name for name in SOURCES if set(keys) <= GIVES[name])

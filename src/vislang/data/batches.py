@@ -1,0 +1,318 @@
+"""Batches of a source: any epoch from any step, the same for every number of workers.
+
+    batches = Batches(open_source("digits"), 256, needs=("image", "text"), image=Preprocess(),
+                      tokenizer=tokenize, augment="clip", workers=2)
+    for batch in batches.start(epoch=3, step=17):      # the rest of epoch 3
+        ...
+
+n: samples of the source, B: samples of the global batch, W: processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vislang.data.decode import Limits
+from vislang.data.order import batch_indices, rank_part, steps_in_epoch
+from vislang.data.pieces import Batch, Pieces, join, views
+from vislang.data.sample import Source
+from vislang.data.transforms import build_augment
+from vislang.errors import UserError
+from vislang.lookup import nearest
+from vislang.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+CAPTIONS = ("random", "first", "all")
+# Samples handed to a worker at a time. A whole batch a worker would keep the first step waiting
+# for the slowest of them, and shared memory would hold 2 x workers whole batches.
+PIECE = 64
+
+
+class Batches:
+    """The batches of a source, in an order that depends on (seed, epoch, step) alone.
+
+    Global batch k of an epoch is `order(seed, epoch, n)[k*B:(k+1)*B]`; process r of W loads its
+    W-th part. Caption and augmentation follow from (seed, epoch, index). So neither workers nor
+    processes nor a restart change what is in a batch.
+
+    A batch is a dict: `image`, `image_2` ... uint8 [b, 3, H, W], `text`, `text_2` ... int64
+    [b, L] (as far as in `needs`), `label` int64 [b] (-1: none), `index` int64 [b], `id` list of
+    str, `rejected` list of Rejected. b may be smaller than B / W, even 0, by the rejected ones.
+    With caption="all" a batch also has `captions` (list of m str), `text` int64 [m, L],
+    `image_row` int64 [m] (the row of this batch that a caption describes) and `labels`
+    (list of tuples: all labels of each row).
+
+    Args:
+        source: where samples come from.
+        batch_size: B, over all processes.
+        needs: what a batch must hold, as an objective declares it: image, image_2 ..., text,
+            text_2 ..., label.
+        seed: of order, captions and augmentation.
+        image: how the tower wants its images; needed for images.
+        tokenizer: list of str -> int64 [n, L]; needed for texts; runs in the workers.
+        augment: a key of AUGMENTS, or one for each view, as in "global_crop,simclr,simclr".
+        augment_options: changes to its parameters; those of several views are the same.
+        caption: random (drawn anew each epoch), first, or all (evaluation).
+        limits: what an image may cost.
+        workers: loader processes; 0 loads in this process.
+        rank: this process.
+        world: W.
+        drop_last: leave out the incomplete batch at an epoch's end.
+        shuffle: False keeps the order of the source.
+        pin: put batches into page-locked memory, for a faster copy to a CUDA device.
+
+    Raises:
+        UserError: the source does not give what is needed, is smaller than a batch, or the
+            batch does not divide by the processes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        needs: Sequence[str] = ("image", "text"),
+        seed: int = 0,
+        image: Preprocess | None = None,
+        tokenizer: Callable[[list[str]], Tensor] | None = None,
+        augment: str = "none",
+        augment_options: Mapping[str, Any] | None = None,
+        caption: str = "random",
+        limits: Limits = Limits(),  # noqa: B008  frozen
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+        shuffle: bool = True,
+        pin: bool = False,
+    ):
+        check_needs(source, needs)
+        _check_sizes(source, batch_size, workers, world, drop_last)
+        if caption not in CAPTIONS:
+            raise UserError(
+                f"caption must be one of {', '.join(CAPTIONS)}, got {caption!r}."
+                f"{nearest(caption, CAPTIONS)}"
+            )
+        augments = _augments(views(needs, "image"), image, augment, augment_options)
+        if views(needs, "text") and tokenizer is None:
+            raise UserError("Batches with text need a tokenizer: give that of the text tower.")
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.rank, self.world, self.workers = rank, world, workers
+        self.drop_last, self.shuffle, self.pin = drop_last, shuffle, pin
+        self._pieces = Pieces(source, needs, seed, augments, tokenizer, caption, limits)
+        self._plan = _Plan()
+        self._loader: DataLoader | None = None
+        self._turn = 0
+
+    def __len__(self) -> int:
+        """Global batches in an epoch."""
+        return steps_in_epoch(len(self.source), self.batch_size, self.drop_last)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Epoch 0 from its first batch; for evaluation, where there is but one."""
+        return self.start()
+
+    def start(self, epoch: int = 0, step: int = 0, epochs: int | None = 1) -> Iterator[Batch]:
+        """Batches from `step` of `epoch` to the end of that epoch.
+
+        Args:
+            epoch: counted from 0.
+            step: batches of this epoch to leave out, which costs nothing.
+            epochs: epochs to run through, the started one included; None goes on for ever.
+                Crossing into the next epoch here keeps the workers busy.
+        """
+        return self._run(self._indices(epoch, step, epochs))
+
+    def over(self, indices: Sequence[int] | range, epoch: int = 0) -> Iterator[Batch]:
+        """Batches of just these samples, in this order, the last one shorter; for a shard.
+
+        With several processes each loads its part of every batch.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        parts = (
+            (epoch, rank_part(chosen[at : at + self.batch_size], self.rank, self.world))
+            for at in range(0, len(chosen), self.batch_size)
+        )
+        return self._run(parts)
+
+    def close(self) -> None:
+        """End the workers; a later `start` starts new ones."""
+        self._turn += 1
+        self._loader = None
+
+    def _indices(
+        self, epoch: int, step: int, epochs: int | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        n, last = len(self.source), None if epochs is None else epoch + epochs
+        for current in itertools.count(epoch):
+            if current == last:
+                return
+            for k in range(step if current == epoch else 0, len(self)):
+                if self.shuffle:
+                    chosen = batch_indices(
+                        self.seed, current, n, self.batch_size, k, self.rank, self.world
+                    )
+                else:
+                    whole = np.arange(k * self.batch_size, min(n, (k + 1) * self.batch_size))
+                    chosen = rank_part(whole, self.rank, self.world)
+                yield current, chosen
+
+    def _run(self, parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Batch]:
+        self._turn += 1
+        if self.workers == 0:
+            made = (self._pieces.make(epoch, chosen) for epoch, chosen in parts)
+        else:
+            made = self._run_workers(parts, self._turn)
+        return map(_pinned, made) if self.pin else made
+
+    def _run_workers(self, parts: Iterable[tuple[int, np.ndarray]], turn: int) -> Iterator[Batch]:
+        from torch.utils.data import DataLoader
+
+        if self._loader is None:
+            from torch import Generator
+
+            piece = min(PIECE, -(-self.batch_size // self.world))
+            ahead = -(-2 * self.batch_size // (self.world * piece * self.workers))
+            self._loader = DataLoader(
+                self._pieces,  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=self._plan,
+                num_workers=self.workers,
+                collate_fn=_as_it_is,
+                prefetch_factor=max(2, ahead),
+                persistent_workers=True,
+                worker_init_fn=_start_worker,
+                # Without its own generator it would draw a seed from torch's global one at each
+                # start, and a resumed run would see other dropout than an uninterrupted one.
+                generator=Generator(),
+            )
+        self._plan.begin(parts)
+        collected: list[Batch] = []
+        for piece in _explain_death(self._loader):
+            if turn != self._turn:
+                raise RuntimeError("these batches were started or closed again; use the newer one")
+            if "error" in piece:
+                raise UserError(piece["error"])
+            collected.append(piece)
+            if len(collected) == self._plan.sizes[0]:
+                self._plan.sizes.popleft()
+                yield join(collected)
+                collected = []
+
+
+class _Plan:
+    """The sampler of the DataLoader: cuts the parts of batches into pieces as it is asked."""
+
+    def __init__(self) -> None:
+        self.sizes: deque[int] = deque()  # pieces of each batch that is on its way
+        self._parts: Iterable[tuple[int, np.ndarray]] = ()
+
+    def begin(self, parts: Iterable[tuple[int, np.ndarray]]) -> None:
+        self._parts = parts
+        self.sizes.clear()
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        for epoch, chosen in self._parts:
+            count = max(1, -(-len(chosen) // PIECE))
+            self.sizes.append(count)
+            for piece in np.array_split(chosen, count):
+                yield epoch, piece
+
+
+def _as_it_is(piece: Batch) -> Batch:
+    return piece
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker, and signals are the main process's to handle."""
+    import os
+    import signal
+
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _explain_death(loader: Iterable[Batch]) -> Iterator[Batch]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
+            raise
+        raise UserError(
+            f"A loader process died: {str(error).splitlines()[0]} Mostly that is memory: use"
+            " fewer data.workers, or 0 to load in the training process and see the error itself."
+        ) from error
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {
+        key: value.pin_memory() if hasattr(value, "pin_memory") else value
+        for key, value in batch.items()
+    }
+
+
+def check_needs(source: Source, needs: Sequence[str]) -> None:
+    """Refuse a source that does not give what is needed, naming sources that do."""
+    from vislang.data.sources import which_give
+
+    kinds = {key.partition("_")[0] for key in needs}
+    unknown = sorted(kinds - {"image", "text", "label"})
+    if unknown:
+        raise UserError(
+            f"A batch cannot hold {', '.join(unknown)}. Known: image, image_2 ..., text,"
+            " text_2 ..., label."
+        )
+    missing = sorted(kinds - set(source.gives))
+    if missing:
+        raise UserError(
+            f"The source {source.name!r} gives {', '.join(sorted(source.gives)) or 'nothing'},"
+            f" but {', '.join(missing)} is needed too."
+            f" Layouts that can give {', '.join(sorted(kinds))}: {which_give(kinds)};"
+            " or choose an objective that does without."
+        )
+
+
+def _check_sizes(
+    source: Source, batch_size: int, workers: int, world: int, drop_last: bool
+) -> None:
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
+    if workers < 0:
+        raise UserError(f"workers must be 0 or more, got {workers}.")
+    if batch_size % world:
+        raise UserError(
+            f"The global batch of {batch_size} does not divide by {world} processes:"
+            f" use {batch_size - batch_size % world or world} or another multiple of {world}."
+        )
+    if drop_last and batch_size > len(source):
+        raise UserError(
+            f"A batch of {batch_size:,} is larger than the source {source.name!r} with its"
+            f" {len(source):,} samples: use a batch_size of at most {len(source):,}."
+        )
+
+
+def _augments(
+    keys: list[str],
+    image: Preprocess | None,
+    augment: str,
+    options: Mapping[str, Any] | None,
+) -> list[Callable[..., Tensor]]:
+    if not keys:
+        return []
+    if image is None:
+        raise UserError("Batches with images need the image tower's Preprocess (image=...).")
+    names = [name.strip() for name in augment.split(",")]
+    names += names[-1:] * (len(keys) - len(names))
+    return [build_augment(name, image, options) for _, name in zip(keys, names)]
