@@ -10,6 +10,7 @@ n: samples of the source, B: samples of the global batch, W: processes.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,8 +45,9 @@ class Batches:
     processes nor a restart change what is in a batch.
 
     A batch is a dict: `image`, `image_2` ... uint8 [b, 3, H, W], `text`, `text_2` ... int64
-    [b, L] (as far as in `needs`), `label` int64 [b] (-1: none), `index` int64 [b], `id` list of
-    str, `rejected` list of Rejected. b may be smaller than B / W, even 0, by the rejected ones.
+    [b, L] (as far as in `needs`), `caption`, `caption_2` ... int64 [b] (which of the sample's texts
+    it is), `label` int64 [b] (-1: none), `index` int64 [b], `id` list of str, `rejected` list of
+    Rejected. b may be smaller than B / W, even 0, by the rejected ones.
     With caption="all" a batch also has `captions` (list of m str), `text` int64 [m, L],
     `image_row` int64 [m] (the row of this batch that a caption describes) and `labels`
     (list of tuples: all labels of each row).
@@ -142,6 +144,27 @@ class Batches:
             for at in range(0, len(chosen), self.batch_size)
         )
         return self._run(parts)
+
+    def without_tokens(self) -> Batches:
+        """The same batches with `caption` but no `text`: for texts whose features are stored."""
+        return self._changed(tokens=False)
+
+    def without_pixels(self, unusable: Mapping[int, str] | None = None) -> Batches:
+        """The same batches without images: for images whose features are stored.
+
+        Args:
+            unusable: index -> reason of the images that could not be decoded when the features
+                were made; they are rejected here as they would have been with images.
+        """
+        return self._changed(pixels=False, unusable=dict(unusable or {}))
+
+    def _changed(self, **attributes: Any) -> Batches:
+        batches = copy.copy(self)
+        batches._pieces, batches._plan = copy.copy(self._pieces), _Plan()
+        batches._loader = None
+        for name, value in attributes.items():
+            setattr(batches._pieces, name, value)
+        return batches
 
     def close(self) -> None:
         """End the workers; a later `start` starts new ones."""

@@ -5,8 +5,8 @@ n: samples asked for, b: samples that were usable, m: captions, L: tokens of a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from vislang.data.order import sample_rng
 from vislang.data.sample import BadSample, Rejected, Sample, Source
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Batch = dict[str, Any]
@@ -28,6 +27,12 @@ def views(needs: Iterable[str], kind: str) -> list[str]:
     ['image', 'image_2']
     """
     return sorted(key for key in needs if key == kind or key.startswith(kind + "_"))
+
+
+class _Row(NamedTuple):
+    index: int
+    sample: Sample
+    captions: list[list[int]]  # for each text key: positions in sample.texts
 
 
 class Pieces:
@@ -57,6 +62,8 @@ class Pieces:
         self.caption, self.limits = caption, limits
         self.images, self.texts = views(needs, "image"), views(needs, "text")
         self.label_needed = "label" in needs
+        self.tokens, self.pixels = True, True
+        self.unusable: Mapping[int, str] = {}
         self.augments = dict(zip(self.images, augments))
         sides = [augment.min_side for augment in augments]  # type: ignore[attr-defined]
         self.min_side = None if not sides or None in sides else max(sides)
@@ -77,70 +84,74 @@ class Pieces:
         """The batch of these samples in this order; unusable ones become rows of `rejected`."""
         import torch
 
-        rows: list[tuple[int, Sample, list[list[str]]]] = []
+        rows: list[_Row] = []
         rejected = []
         images = {
             key: torch.empty(len(indices), 3, *self.augments[key].size, dtype=torch.uint8)  # type: ignore[attr-defined]
-            for key in self.images
+            for key in (self.images if self.pixels else ())
         }
         for index in map(int, indices):
             sample = None
             try:
                 sample = self.source[index]
-                rows.append((index, sample, self._fill(images, len(rows), epoch, index, sample)))
+                rng = sample_rng(self.seed, epoch, index)
+                row = _Row(index, sample, self._captions(index, sample, rng))
+                self._draw(images, len(rows), sample, rng)
+                rows.append(row)
             except BadSample as bad:
                 origin = bad.origin or (sample.origin if sample else "")
                 rejected.append(Rejected(bad.id or str(index), bad.reason, origin))
         return self._batch(rows, images, rejected)
 
-    def _fill(
-        self, images: dict[str, Tensor], row: int, epoch: int, index: int, sample: Sample
-    ) -> list[list[str]]:
-        """Write the views of a sample into `row`; returns its captions for each text key."""
+    def _captions(self, index: int, sample: Sample, rng: np.random.Generator) -> list[list[int]]:
+        """Which of the sample's texts go under each text key; checks text and label."""
         if self.label_needed and not sample.labels:
             raise BadSample(sample.id, "no label: the sample has none", sample.origin)
-        rng = sample_rng(self.seed, epoch, index)
-        chosen = self._captions(sample, rng)
+        if index in self.unusable:
+            raise BadSample(sample.id, self.unusable[index], sample.origin)
+        if not self.texts:
+            return []
+        usable = [k for k, text in enumerate(sample.texts) if text.strip()]
+        if not usable:
+            raise BadSample(sample.id, "no caption: the sample has none", sample.origin)
+        if self.caption == "all":
+            return [usable] * len(self.texts)
+        start = 0 if self.caption == "first" else int(rng.integers(len(usable)))
+        # Further text keys get further captions, starting anew where there are too few.
+        return [[usable[(start + k) % len(usable)]] for k in range(len(self.texts))]
+
+    def _draw(
+        self, images: dict[str, Tensor], row: int, sample: Sample, rng: np.random.Generator
+    ) -> None:
+        """Write the views of a sample into `row` of the images."""
         if images:
             decoded = decode_sample(sample, self.limits, self.min_side)
             for key, buffer in images.items():
                 buffer[row] = self.augments[key](decoded.pixels, rng, decoded.full_size)
-        return chosen
-
-    def _captions(self, sample: Sample, rng: np.random.Generator) -> list[list[str]]:
-        if not self.texts:
-            return []
-        texts = [text for text in sample.texts if text.strip()]
-        if not texts:
-            raise BadSample(sample.id, "no caption: the sample has none", sample.origin)
-        if self.caption == "all":
-            return [texts] * len(self.texts)
-        start = 0 if self.caption == "first" else int(rng.integers(len(texts)))
-        # Further text keys get further captions, starting anew where there are too few.
-        return [[texts[(start + k) % len(texts)]] for k in range(len(self.texts))]
 
     def _batch(
-        self,
-        rows: list[tuple[int, Sample, list[list[str]]]],
-        images: dict[str, Tensor],
-        rejected: list[Rejected],
+        self, rows: list[_Row], images: dict[str, Tensor], rejected: list[Rejected]
     ) -> Batch:
         import torch
 
         batch: Batch = {key: buffer[: len(rows)] for key, buffer in images.items()}
         for k, key in enumerate(self.texts):
-            strings = [text for _, _, chosen in rows for text in chosen[k]]
-            batch[key] = self._tokens(strings)
+            chosen = [row.captions[k] for row in rows]
+            strings = [row.sample.texts[c] for row, some in zip(rows, chosen) for c in some]
+            if self.tokens:
+                batch[key] = self._tokens(strings)
+            flat = [c for some in chosen for c in some]
+            batch[key.replace("text", "caption")] = torch.tensor(flat, dtype=torch.int64)
             if self.caption == "all":
-                counts = torch.tensor([len(chosen[k]) for _, _, chosen in rows], dtype=torch.int64)
+                counts = torch.tensor([len(some) for some in chosen], dtype=torch.int64)
                 batch["captions"] = strings
                 batch["image_row"] = torch.repeat_interleave(torch.arange(len(rows)), counts)
-        labels = [sample.labels[0] if sample.labels else -1 for _, sample, _ in rows]
+        labels = [row.sample.labels[0] if row.sample.labels else -1 for row in rows]
         batch["label"] = torch.tensor(labels, dtype=torch.int64)
-        batch["index"] = torch.tensor([index for index, _, _ in rows], dtype=torch.int64)
-        batch["id"] = [sample.id for _, sample, _ in rows]
+        batch["index"] = torch.tensor([row.index for row in rows], dtype=torch.int64)
+        batch["id"] = [row.sample.id for row in rows]
         if self.caption == "all":
-            batch["labels"] = [sample.labels for _, sample, _ in rows]
+            batch["labels"] = [row.sample.labels for row in rows]
         batch["rejected"] = rejected
         return batch
 
@@ -168,12 +179,5 @@ def join(pieces: list[Batch]) -> Batch:
         elif isinstance(value, list):
             joined[key] = [item for part in parts for item in part]
         else:
-            joined[key] = _cat(parts)
+            joined[key] = torch.cat(parts)
     return joined
-
-
-def _cat(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Rows of all parts; token lists of unequal length (an adaptive tokenizer) are an error."""
-    import torch
-
-    return torch.cat(parts)

@@ -11,7 +11,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from vislang.data import AUGMENTS
 from vislang.data.augment import Augment
+from vislang.data.decode import Limits, decode_sample
+from vislang.data.sample import Sample
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest
 from vislang.preprocess import FITS, INTERPOLATIONS, Preprocess
@@ -20,13 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
     from torch import Tensor
-
-AUGMENTS: dict[str, str] = {
-    "clip": "vislang.data.transforms:clip",
-    "global_crop": "vislang.data.transforms:global_crop",
-    "none": "vislang.data.transforms:none",
-    "simclr": "vislang.data.transforms:simclr",
-}
 
 # An evaluation image keeps twice the target's pixels in the decoder's own scaling, from where
 # the bicubic kernel does the rest: mean difference to a full decode under one grey level
@@ -69,6 +65,14 @@ def prepare_image(
     size = fitted_size(full_size or pixels.shape[:2], preprocess)
     image = resize(pixels, *size, preprocess.interpolation, full_size)
     return _centre(image, target, preprocess.fill)
+
+
+def prepare_sample(
+    sample: Sample, limits: Limits, preprocess: Preprocess
+) -> UInt8[Tensor, "3 h w"]:
+    """Decode the image of a sample and apply the evaluation transform; BadSample if it cannot."""
+    decoded = decode_sample(sample, limits, evaluation_min_side(preprocess))
+    return prepare_image(decoded.pixels, preprocess, decoded.full_size)
 
 
 def _check_preprocess(preprocess: Preprocess) -> None:
