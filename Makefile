@@ -63,7 +63,8 @@ $(VENV)/.bench: pyproject.toml constraints.txt
 	@$(call install,.[$(TEST_EXTRAS),bench])
 	@touch $@ $(VENV)/.all $(VENV)/.core
 
-# $(1): what to install, editable. Makes the environment first where there is none.
+# $(1): what to install, editable. Makes the environment first where there is none. pip compiles
+# every file that it installs, half a minute for torch alone; Python does it for those it imports.
 define install
 set -eu; \
 if [ ! -x "$(BIN)/python" ]; then \
@@ -94,6 +95,6 @@ if command -v uv > /dev/null; then \
   uv pip install -q --python "$(BIN)/python" -c constraints.txt -e "$(1)"; \
 else \
   "$(BIN)/python" -m pip --version > /dev/null 2>&1 || "$(BIN)/python" -m ensurepip -q; \
-  "$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e "$(1)"; \
+  "$(BIN)/python" -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e "$(1)"; \
 fi
 endef
