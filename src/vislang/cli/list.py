@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "recipes": ("vislang.recipes", "RECIPES"),
     "towers": ("vislang.models.towers", "TOWERS"),
     "heads": ("vislang.models", "HEADS"),
+    "tokenizers": ("vislang.models", "TOKENIZERS"),
     "objectives": ("vislang.objectives", "OBJECTIVES"),
     "sources": ("vislang.data.sources", "SOURCES"),
     "augments": ("vislang.data", "AUGMENTS"),
@@ -30,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def list_parts(argv: Sequence[str] = ()) -> int:
-    """Show recipes, towers, heads, objectives, sources, augments and evaluations.
+    """Show what there is: recipes, towers, heads, objectives, sources, augments, evaluations.
 
     Args:
         argv: [KIND] [--json].
