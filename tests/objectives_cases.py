@@ -5,16 +5,38 @@ entry here is tested with its default options.
 """
 
 import torch
+import torch.nn.functional as F
 
 from vislang.config import ObjectiveConfig
+from vislang.lookup import lookup
 from vislang.objectives import OBJECTIVES
-from vislang.objectives.build import build_objective
+from vislang.objectives.build import _schema, build_objective
+from vislang.objectives.protoclip import ProtoCLIP
 
 WIDTH = 6
 CLASSES = 3
 
 # Options that shrink an objective to test size; nothing that changes its mathematics.
-OPTIONS: dict[str, dict] = {}
+_HEAD = {"layers": 2, "hidden": 7, "bottleneck": 5, "prototypes": 11}
+OPTIONS: dict[str, dict] = {
+    "cross_entropy": {"classes": CLASSES, "sides": ["image", "text"]},
+    "declip": {"queue": 10},
+    "slip": {"projector": [9, 5]},
+    "protoclip": {"clusters": 4, "projector": [9], "projection": 5, "warmup": 0},
+    "simreg": {"predictor": [8]},
+    "seed": {"queue": 10},
+    "compress_1q": {"queue": 10},
+    "compress_2q": {"queue": 10},
+    "protocpc": _HEAD,
+    "dino": {**_HEAD, "crops": 2},
+    "vicreg": {"projector": [9, 8]},
+    "barlow_twins": {"projector": [9, 8]},
+    "ntxent": {"projector": [9, 5]},
+    "simsiam": {"projector": [9, 7], "predictor": 5},
+    "byol": {"projector": [9, 5], "predictor": 8, "steps": 10},
+    "nnclr": {"projector": [9, 5], "predictor": 8, "queue": 10},
+    "swav": {"projector": [9, 5], "prototypes": 7, "queue": 10, "crops": 1},
+}
 
 NAMES = sorted(OBJECTIVES)
 
@@ -23,7 +45,17 @@ def make(name, width=WIDTH, seed=0, dtype=torch.float64, **options):
     """An objective of test size under its own seed."""
     torch.manual_seed(seed)
     config = ObjectiveConfig(name, {**OPTIONS.get(name, {}), **options})
-    return build_objective(config, width, image_width=width).to(dtype)
+    objective = build_objective(config, width, image_width=width).to(dtype)
+    if isinstance(objective, ProtoCLIP):
+        generator = torch.Generator().manual_seed(seed)
+        image, text = torch.randn(2, 30, 5, generator=generator, dtype=dtype)
+        objective.cluster(torch.arange(30), F.normalize(image), F.normalize(text))
+    return objective
+
+
+def option_names(name):
+    """The options that an objective has."""
+    return set(_schema(lookup("objective", OBJECTIVES, name))[0])
 
 
 def rows(objective, count, width=WIDTH, seed=0, dtype=torch.float64):
@@ -34,7 +66,7 @@ def rows(objective, count, width=WIDTH, seed=0, dtype=torch.float64):
         if key == "label":
             batch[key] = torch.randint(-1, CLASSES, (count,), generator=generator)
         elif key == "index":
-            batch[key] = torch.arange(count) + 100 * seed
+            batch[key] = torch.arange(count) * 5 + seed
         elif key == "caption_ids":
             batch[key] = torch.randint(-1, 5, (count, 4), generator=generator)
         elif key == "caption_logits":

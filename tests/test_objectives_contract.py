@@ -6,16 +6,43 @@ import math
 import pytest
 import torch
 
-from objectives_cases import NAMES, descend, gradients, leaves, make, rows
+from objectives_cases import NAMES, descend, gradients, leaves, make, option_names, rows
+from torch.overrides import TorchFunctionMode
 from vislang.errors import UserError
 from vislang.lookup import lookup
 from vislang.objectives import OBJECTIVES
 from vislang.objectives.objective import Objective
 
-# A random start: what the loss is about, for B unrelated pairs of wide embeddings.
-START = {"infonce": lambda b: math.log(b), "siglip": lambda b: 10.0}
-# Parameters that get no gradient by design (averages of others).
-WITHOUT_GRADIENT: dict[str, tuple[str, ...]] = {}
+WIDE, MANY = 2048, 64  # unrelated pairs of wide embeddings: cosines are nearly 0
+LN = math.log
+# What the loss should then be about, and options that take narrow projectors out of the way.
+START = {
+    "infonce": (LN(MANY), {}),
+    "siglip": (10.0, {}),  # the bias alone: softplus(10) for the own pair, e^-10 for others
+    "unicl": (LN(MANY), {}),
+    "cross_entropy": (LN(3) + 1 / 6, {}),  # logits of variance 1/3
+    "simcse": (LN(MANY) + 0.1, {}),
+    "declip": (LN(MANY), {}),
+    "slip": (LN(MANY) + LN(2 * MANY - 1), {"projector": []}),
+    "coca": (LN(MANY) + 2 * (LN(5) + 0.4), {}),  # five words, logits of variance 1
+    "protoclip": (LN(MANY) + LN(4), {"prototype_temperature": 1.0}),
+    "simreg": (2.0, {}),
+    "simreg_l1": (math.sqrt(4 * WIDE / math.pi), {}),  # entries differ by N(0, 2/D)
+    "simreg_smooth_l1": (1.0, {}),
+    "rkd": (0.0, {}),  # all distances equal, all angles 60 degrees
+    "seed": (LN(10 + 1) + 0.05, {}),
+    "compress_1q": (25**2 / WIDE, {}),
+    "compress_2q": (25**2 / WIDE, {}),
+    "protocpc": (LN(11), {"layers": 0}),
+    "dino": (LN(11), {"layers": 0}),
+    "vicreg": (25 * 2 + 0.9 + 2 * (WIDE - 1) / (MANY - 1), {"projector": []}),
+    "barlow_twins": (WIDE + 0.0051 * WIDE * (WIDE - 1) / MANY, {"projector": []}),
+    "ntxent": (LN(2 * MANY - 1), {"projector": []}),
+    "simsiam": (0.0, {"projector": []}),
+    "byol": (4.0, {"projector": []}),
+    "nnclr": (LN(MANY), {"projector": []}),
+    "swav": (LN(7), {"projector": []}),
+}
 
 
 def close(left, right, tolerance=1e-9):
@@ -43,22 +70,43 @@ def test_loss_is_one_finite_number_with_detached_parts(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_random_start_has_the_right_scale(name):
-    objective = make(name, width=2048, dtype=torch.float32)
-    loss = objective(**rows(objective, 64, width=2048, dtype=torch.float32))
-    assert loss.item() == pytest.approx(START[name](64), rel=0.1, abs=0.05)
+    expected, options = START[name]
+    objective = make(name, width=WIDE, dtype=torch.float32, **options)
+    loss = objective(**rows(objective, MANY, width=WIDE, dtype=torch.float32))
+    assert loss.item() == pytest.approx(expected, rel=0.1, abs=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_embedding_and_parameter_gets_its_gradient(name):
     objective = make(name)
     _, by_key, by_name = gradients(objective, rows(objective, 8))
+    taught_by = getattr(objective, "teacher", None)
     assert any(gradient is not None for gradient in by_key.values())
     for key, gradient in {**by_key, **by_name}.items():
-        if key in WITHOUT_GRADIENT.get(name, ()):
-            assert gradient is None, key
+        if key == taught_by or (name == "protocpc" and key == "text"):
+            assert gradient is None, key  # a teacher is detached unless one asks
         else:
             assert gradient is not None and gradient.isfinite().all(), key
             assert gradient.abs().max() > 0, key
+
+
+DISTILLATIONS = [name for name in NAMES if "detach" in option_names(name)]
+
+
+@pytest.mark.parametrize("name", DISTILLATIONS)
+@pytest.mark.parametrize("teacher", ["text", "image"])
+def test_the_teacher_is_detached_unless_asked(name, teacher):
+    if name == "dino":
+        options = {"teacher": teacher, "crops": 0}
+    else:
+        options = {"teacher": teacher}
+    student = "image" if teacher == "text" else "text"
+    objective = make(name, **options)
+    assert set(objective.needs) == {"text", "image"}
+    _, by_key, _ = gradients(objective, rows(objective, 8))
+    assert by_key[teacher] is None and by_key[student].abs().max() > 0
+    attached = make(name, **options, detach=False)
+    assert gradients(attached, rows(attached, 8))[1][teacher].abs().max() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,12 +200,34 @@ def test_gradient_agrees_with_finite_differences(name):
     parameters = [p for p in objective.parameters() if p.requires_grad]
     rest = {key: value for key, value in batch.items() if key not in names}
 
+    stopped = []  # what the loss detached, in the order of the calls
+
     def loss(*values):
-        return objective(**dict(zip(names, values[: len(names)])), **rest)
+        with _Replay(stopped):
+            return objective(**dict(zip(names, values[: len(names)])), **rest)
 
     torch.autograd.gradcheck(
         loss, [*(batch[key] for key in names), *parameters], fast_mode=True, atol=1e-5
     )
+    assert stopped
+
+
+class _Replay(TorchFunctionMode):
+    """Every `detach()` gives what it gave in the first call, so that finite differences hold
+    constant what the gradient holds constant."""
+
+    def __init__(self, stopped):
+        super().__init__()
+        self.stopped, self.recording, self.place = stopped, not stopped, 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function is not torch.Tensor.detach:
+            return out
+        if self.recording:
+            self.stopped.append(out.clone())
+        self.place += 1
+        return self.stopped[self.place - 1]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -141,8 +141,8 @@ def _build_one(
     name: str, options: Mapping[str, Any], filled: Mapping[str, int], where: str, trusted: bool
 ) -> Objective:
     make = lookup("objective", OBJECTIVES, name, trusted=trusted)
-    known = inspect.signature(make).parameters
-    options = _checked_options(make, known, options, where)
+    known, hints = _schema(make)
+    options = _checked_options(known, hints, options, where)
     for key, value in filled.items():
         if key in known and key not in options:
             options[key] = value
@@ -156,8 +156,33 @@ def _build_one(
     return make(**options)
 
 
+def _schema(make: Any) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Arguments of a constructor and their types; those that `**options` hands on included."""
+    known: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for owner in inspect.getmro(make) if inspect.isclass(make) else (make,):
+        function = owner.__dict__.get("__init__") if inspect.isclass(owner) else owner
+        if function is None:
+            continue
+        parameters = inspect.signature(function).parameters
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        for key, parameter in parameters.items():
+            if key != "self" and parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            ):
+                known.setdefault(key, parameter)
+        hints = {**typing.get_type_hints(function), **hints}
+        if not passes_on:
+            break
+    return known, hints
+
+
 def _checked_options(
-    make: Any, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any], where: str
+    known: Mapping[str, inspect.Parameter],
+    hints: Mapping[str, Any],
+    options: Mapping[str, Any],
+    where: str,
 ) -> dict[str, Any]:
     """The options with the types of the constructor, refused where they do not fit."""
     for key in options:
@@ -166,7 +191,6 @@ def _checked_options(
                 f"{where} has no {key!r}.{nearest(str(key), known)}"
                 f" Known: {', '.join(sorted(known)) or 'none'}."
             )
-    hints = typing.get_type_hints(make.__init__ if inspect.isclass(make) else make)
     typed = [(key, hints[key]) for key in options if key in hints]
     schema = dataclasses.make_dataclass("Options", typed)
     checked = from_dict(schema, {key: options[key] for key, _ in typed}, where)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vislang.objectives.blockwise import rows_at_a_time, sigmoid_in_blocks, softplus
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
 
 
@@ -25,6 +26,8 @@ class SigLIP(Objective):
         max_scale: upper bound of a learned s.
         first: batch key of I.
         second: batch key of T.
+        block: rows of the B x B logits held at a time; 0 holds all of them up to B = 2,048 and
+            256 beyond. Same numbers.
     """
 
     def __init__(
@@ -33,13 +36,14 @@ class SigLIP(Objective):
         bias: float = -10.0,
         learn: bool = True,
         max_scale: float = 100.0,
+        block: int = 0,
         first: str = "image",
         second: str = "text",
     ):
         super().__init__()
         positive(temperature=temperature, max_scale=max_scale)
         self.needs = (first, second)
-        self.max_scale = max_scale
+        self.max_scale, self.block = max_scale, block
         self.log_scale = new_log_scale(1 / temperature, learn)
         self.bias = nn.Parameter(torch.tensor(bias), requires_grad=learn)
 
@@ -47,7 +51,7 @@ class SigLIP(Objective):
         """Loss of the global batch; both keys are [B, D]."""
         first, second = (F.normalize(rows[key], dim=-1) for key in self.needs)
         scale = self.log_scale.exp()
-        loss = pairwise_sigmoid(first, second, scale, self.bias)
+        loss = pairwise_sigmoid(first, second, scale, self.bias, self.block)
         self.parts = {"scale": scale.detach(), "bias": self.bias.detach().clone()}
         return loss
 
@@ -56,10 +60,15 @@ class SigLIP(Objective):
         clamp_log_scale(self.log_scale, self.max_scale)
 
 
-def pairwise_sigmoid(first: Tensor, second: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """SigLIP's loss of unit rows, [B, D] each."""
+def pairwise_sigmoid(
+    first: Tensor, second: Tensor, scale: Tensor, bias: Tensor, block: int = 0
+) -> Tensor:
+    """SigLIP's loss of unit rows, [B, D] each; `block` rows of logits at a time, 0 chooses."""
+    block = rows_at_a_time(len(first), block)
+    if block < len(first):
+        return sigmoid_in_blocks(first, second, scale, bias, block)
     logits = scale * first @ second.T + bias
     own = logits.diagonal()
     # -ln σ(-x) = softplus(x); of the diagonal we want softplus(-x) instead.
-    wrong = F.softplus(logits).sum() - F.softplus(own).sum()
-    return (wrong + F.softplus(-own).sum()) / len(logits)
+    wrong = softplus(logits).sum() - softplus(own).sum()
+    return (wrong + softplus(-own).sum()) / len(logits)
