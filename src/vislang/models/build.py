@@ -9,8 +9,8 @@ from torch import nn
 from vislang.config import ModelConfig, TowerConfig
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest
+from vislang.models import HEADS
 from vislang.models.dual import DualEncoder, Side
-from vislang.models.heads import HEADS
 from vislang.models.towers import TOWERS
 
 NO_SIDE = ("", "none")

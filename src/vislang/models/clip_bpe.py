@@ -8,6 +8,7 @@ import html
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +114,7 @@ def _encode(word: str, found: Tables) -> tuple[int, ...]:
     pieces = [found.letters[byte] for byte in word.encode()]
     pieces[-1] += "</w>"
     while len(pieces) > 1:
-        pairs = list(zip(pieces, pieces[1:]))
+        pairs = list(pairwise(pieces))
         best = min(pairs, key=lambda pair: found.ranks.get(pair, MERGES))
         if best not in found.ranks:
             break

@@ -14,28 +14,43 @@ from vislang.models.clip_bpe import clean
 from vislang.models.tokenizers import pad_rows
 
 PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<PAD>")
+CLEANINGS = ("", "whitespace", "lower", "canonicalize")
 
 
 class FileTokenizer:
     """The tokenizer of a file, cut to `context` (its special tokens stay) and padded.
 
     Args:
-        source: path of a tokenizer.json; or its text, if it begins with "{".
+        source: path of a tokenizer.json, with the other arguments after a question mark where
+            needed (path?pad=1&cleaning=lower); or the file's text, if it begins with "{".
         context: longest text in tokens.
-        pad: id of padding. By default the file's own, else that of a token named like
+        pad: id of padding. By default what the file says, else that of a token named like
             [PAD]; without any it is -1, which towers put out of sight before they look it up.
         cleaning: "" leaves a text as it is; open_clip's "whitespace", "lower" and "canonicalize"
             (lower case without punctuation) mend it first.
+        hide: id of a token to replace by 0 (open_clip's strip_sep_token).
     """
 
-    def __init__(self, source: str, context: int, pad: int | None = None, cleaning: str = ""):
-        self.source = source if source.startswith("{") else _read(source)
-        self.context, self.cleaning = context, cleaning
+    def __init__(
+        self,
+        source: str,
+        context: int,
+        pad: int | None = None,
+        cleaning: str = "",
+        hide: int | None = None,
+    ):
+        path, notes = _split(source)
+        self.source = source if source.startswith("{") else _read(path)
+        self.context = context
         self._start()
-        self.pad = self._pad() if pad is None else pad
+        self.pad = int(notes.get("pad", self._pad())) if pad is None else pad
+        self.cleaning = cleaning or notes.get("cleaning", "")
+        self.hide = int(notes["hide"]) if "hide" in notes else hide
+        if self.cleaning not in CLEANINGS:
+            raise UserError(f"cleaning must be one of {CLEANINGS}, got {self.cleaning!r}.")
 
     def _start(self) -> None:
-        # Threads inside forked loader workers would deadlock; the library then only warns.
+        # Its threads do not survive the fork of loader workers; batches are small anyway.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             from tokenizers import Tokenizer
@@ -67,22 +82,21 @@ class FileTokenizer:
 
     @property
     def portable(self) -> str:
-        """The spec that builds it again beside its file."""
-        return "file:{here}/tokenizer.json"
+        """The spec that builds it again, with its file as "{here}/tokenizer.json"."""
+        hide = "" if self.hide is None else f"&hide={self.hide}"
+        return f"file:{{here}}/tokenizer.json?pad={self.pad}&cleaning={self.cleaning}{hide}"
 
     def files(self) -> dict[str, bytes]:
-        """Its file, with padding and cleaning noted."""
-        value = json.loads(self.source)
-        value["padding"] = None
-        value["vislang"] = {"pad": self.pad, "cleaning": self.cleaning}
-        return {"tokenizer.json": json.dumps(value, ensure_ascii=False).encode()}
+        """Its file."""
+        return {"tokenizer.json": self.source.encode()}
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 [n, context]."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         texts = [mend(text, self.cleaning) for text in texts]
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
-        return pad_rows(rows, self.context, self.pad)
+        out = pad_rows(rows, self.context, self.pad)
+        return out if self.hide is None else out.masked_fill(out == self.hide, 0)
 
 
 def mend(text: str, cleaning: str) -> str:
@@ -100,6 +114,18 @@ def mend(text: str, cleaning: str) -> str:
         bare = text.replace("_", " ").translate(str.maketrans("", "", string.punctuation))
         return " ".join(bare.lower().split())
     return text
+
+
+def _split(source: str) -> tuple[str, dict[str, str]]:
+    """Path and notes of "path?pad=1&cleaning=lower".
+
+    >>> _split("a.json?pad=1&cleaning=")
+    ('a.json', {'pad': '1', 'cleaning': ''})
+    """
+    path, mark, notes = source.rpartition("?")
+    if not mark or source.startswith("{"):
+        return source, {}
+    return path, dict(note.partition("=")[::2] for note in notes.split("&"))
 
 
 def _read(path: str) -> str:

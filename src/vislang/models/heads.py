@@ -5,6 +5,7 @@ B: samples, F: features of the tower, D: shared width.  A builder is called as
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,12 +13,6 @@ from torch import Tensor, nn
 
 from vislang.config import from_dict
 from vislang.errors import UserError
-
-HEADS = {
-    "none": "vislang.models.heads:none_head",
-    "linear": "vislang.models.heads:linear_head",
-    "mlp": "vislang.models.heads:mlp_head",
-}
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 NORMS = {"none": None, "bn": nn.BatchNorm1d, "ln": nn.LayerNorm}
@@ -120,7 +115,7 @@ def mlp_head(features: int, width: int, **options: Any) -> Head:
             )
     widths = [features] + [settings.hidden] * (settings.layers - 1) + [width]
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(widths, widths[1:])):
+    for i, (before, after) in enumerate(pairwise(widths)):
         linear = nn.Linear(before, after, bias=settings.bias)
         nn.init.trunc_normal_(linear.weight, std=0.02)
         if settings.bias:

@@ -20,12 +20,7 @@ from torch import Tensor
 
 from vislang.errors import UserError
 from vislang.lookup import lookup
-
-TOKENIZERS = {
-    "bytes": "vislang.models.tokenizers:ByteTokenizer",
-    "clip": "vislang.models.clip_bpe:ClipTokenizer",
-    "file": "vislang.models.file_tokenizer:FileTokenizer",
-}
+from vislang.models import TOKENIZERS
 
 
 def build_tokenizer(spec: str, context: int) -> Any:

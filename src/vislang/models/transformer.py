@@ -6,7 +6,8 @@ Parameters carry the names that CLIP gave them, so that a checkpoint maps onto o
 without a table.  Radford et al. 2021, arXiv:2103.00020; Vaswani et al. 2017, arXiv:1706.03762.
 """
 
-from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,21 +47,28 @@ class Attention(nn.Module):
         return self.out_proj(x.transpose(1, 2).reshape(batch, 1, width))
 
 
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        return self.c_proj(F.gelu(self.c_fc(x)))
+
+
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the activation is the exact GELU."""
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(self, width: int, heads: int, mlp_width: int, dropout: float):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, mlp_width),
-                gelu=nn.GELU(),
-                c_proj=nn.Linear(mlp_width, width),
-            )
-        )
+        self.mlp = Mlp(width, mlp_width)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -85,10 +93,10 @@ class Transformer(nn.Module):
             raise UserError(f"heads must divide width, got heads {heads} and width {width}.")
         if depth < 1:
             raise UserError(f"depth must be at least 1, got {depth}.")
-        blocks = (Block(width, heads, mlp_width, dropout) for _ in range(depth))
+        blocks = [Block(width, heads, mlp_width, dropout) for _ in range(depth)]
         self.resblocks = nn.ModuleList(blocks)
         self.grad_checkpointing = False
-        for block in self.resblocks:
+        for block in blocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
@@ -116,13 +124,13 @@ class Transformer(nn.Module):
             row: which token of each sample is wanted.
             row_mask: the mask of that token's own query, broadcastable to [B, H, 1, L].
         """
-        blocks = list(self.resblocks)
+        blocks: list[Block] = list(self.resblocks)  # type: ignore[arg-type]
         last = blocks.pop() if row is not None else None
         for block in blocks:
             x = self._run(block, x, mask, causal)
         return x if last is None else self._run(last.one, x, row, row_mask)
 
-    def _run(self, block, x: Tensor, *arguments) -> Tensor:
+    def _run(self, block: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, *arguments, use_reentrant=False)
+            return checkpoint(block, x, *arguments, use_reentrant=False)  # type: ignore
         return block(x, *arguments)

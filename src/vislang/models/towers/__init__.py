@@ -26,4 +26,9 @@ and returns an `nn.Module` with
 TOWERS = {
     "scratch_vit": "vislang.models.towers.scratch_vit:build",
     "scratch_text": "vislang.models.towers.scratch_text:build",
+    "open_clip": "vislang.models.towers.open_clip:build",
+    "timm": "vislang.models.towers.timm:build",
+    "torchvision": "vislang.models.towers.torchvision:build",
+    "huggingface": "vislang.models.towers.huggingface:build",
+    "sentence_transformers": "vislang.models.towers.sentence_transformers:build",
 }

@@ -103,7 +103,7 @@ class ScratchText(nn.Module):
         # Not `tokens != pad`: CLIP's padding id 0 is also its "!" inside a word.
         end = (position * (tokens != self.pad)).amax(1)
         inside = position <= end[:, None]
-        x = self.token_embedding(tokens) + self.positional_embedding[:length]
+        x = self.token_embedding(tokens.clamp_min(0)) + self.positional_embedding[:length]
         x = self.drop(x)
         mask = None if self.options.causal else inside[:, None, None]
         if self.options.pool in ("eot", "last", "cls"):
