@@ -1,6 +1,7 @@
-"""Short names for a model's numbers, for caches and for the provenance of scores."""
+"""What a model is, in sixteen hex digits: weights, preprocessing, tokenizer, architecture."""
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,34 +10,45 @@ from vislang.files import fingerprint
 from vislang.models.dual import DualEncoder, Side
 
 
-def fingerprint_weights(module: nn.Module) -> str:
-    """Sixteen hex digits of a module's parameters and buffers, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def fingerprint_side(side: Side, head: bool = False) -> str:
-    """Sixteen hex digits of a tower (with its head, if asked): weights and what it does to input.
+    """Changes whenever the features that this side's tower gives may change.
+
+    It does not depend on the device, on paths, or on whether the tower is frozen. What a store
+    or a cache of features was made by is told by it.
 
     Args:
-        side: the side.
-        head: whether to take in the head, whose output are the embeddings.
+        side: one side of a model.
+        head: include the head, for embeddings in the shared space instead of features.
     """
     tower = side.tower
-    return fingerprint(
-        {
-            "weights": fingerprint_weights(side if head else tower),
-            "preprocess": getattr(tower, "preprocess", None),
-            "settings": getattr(tower, "settings", None),
-        }
-    )
+    about: dict[str, Any] = {
+        "weights": _weights(tower),
+        # A tower of the user's own may lack settings; its structure then speaks for it.
+        "settings": getattr(tower, "settings", None) or repr(tower),
+    }
+    if hasattr(tower, "preprocess"):
+        about["preprocess"] = tower.preprocess
+    tokenizer = getattr(tower, "tokenizer", None)
+    if tokenizer is not None and hasattr(tokenizer, "files"):
+        files = tokenizer.files()
+        about["tokenizer"] = {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}
+    if head:
+        about["head"] = {"weights": _weights(side.head), "layers": repr(side.head)}
+    return fingerprint(about)
 
 
 def fingerprint_model(model: DualEncoder) -> str:
-    """Sixteen hex digits of both sides, heads included."""
+    """Changes whenever an embedding that the model gives may change."""
     sides = {"image": model.image, "text": model.text}
-    return fingerprint({k: fingerprint_side(s, head=True) for k, s in sides.items() if s})
+    return fingerprint({k: s and fingerprint_side(s, head=True) for k, s in sides.items()})
+
+
+def _weights(module: nn.Module) -> str:
+    """Checksum over every tensor of the state dict, in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        # As bytes, because numpy does not know every type (bfloat16).
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

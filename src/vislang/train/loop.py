@@ -5,8 +5,9 @@ a run killed at any moment and resumed ends with the same bits on a CPU as one l
 """
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from vislang.train.setup import (
     total_steps,
 )
 from vislang.train.state import State
-from vislang.train.step import backward
+from vislang.train.step import FEATURES, TEACHER, backward
 from vislang.train.stop import StopFlag, Stopped
 
 Judge = Callable[[DualEncoder, int], Mapping[str, Mapping[str, Any]]]
@@ -81,8 +82,9 @@ def train(
     batches = make_batches(config, source, model, objective, place)
     claim_folder(config, folder)
     barrier()
-    frozen = FrozenFeatures(model, source, config, folder, place)
-    batches = frozen.shorten(batches)
+    augmented = config.data.augment != "none"
+    frozen = FrozenFeatures(model, source, batches, augmented, folder, place)
+    batches = frozen.batches
 
     steps = total_steps(config, len(batches))
     schedule = make_schedule(config.optim, steps)
@@ -115,10 +117,10 @@ def train(
 
     model.train()
     objective.train()
-    with StopFlag() as stop, contextlib.closing(log):
+    with StopFlag() as stop, contextlib.closing(log), contextlib.closing(batches):
         if judge and step and due(step, judge_every) and not _was_judged(folder, step):
             _judge(judge, model, step, log, place)  # killed between a checkpoint and its judgement
-        for batch in meter.watch(_endless(batches, step, steps)):
+        for batch in meter.watch(_from(batches, step, steps)):
             tensors = frozen.fill(batch, place.device)
             step += 1
             for row in _everyone(batch["rejected"], place):
@@ -204,7 +206,7 @@ def make_batches(
     return Batches(
         source,
         data.batch_size,
-        needs=tuple(k for k in objective.needs if not k.endswith("_teacher")),  # type: ignore[union-attr]
+        needs=inputs_of(objective.needs),  # type: ignore[arg-type]
         seed=config.run.seed,
         image=model.image.tower.preprocess if model.image else None,
         tokenizer=model.text.tower.tokenizer if model.text else None,
@@ -218,15 +220,28 @@ def make_batches(
     )
 
 
-def _endless(batches: Batches, done: int, steps: int) -> Iterator[Mapping[str, Any]]:
+def inputs_of(needs: Sequence[str]) -> tuple[str, ...]:
+    """What the loader must give so that the seam can make all that an objective needs.
+
+    >>> inputs_of(("image", "image_2_teacher", "text", "text_2", "label", "index"))
+    ('image', 'image_2', 'text', 'label')
+    """
+    inputs = []
+    for key in needs:
+        base = key.removesuffix(TEACHER).removesuffix(FEATURES)
+        kind = base.split("_")[0]
+        if kind == "text":
+            inputs.append("text")  # text_2 is the text once more
+        elif kind in ("image", "label"):
+            inputs.append(base)
+    return tuple(dict.fromkeys(inputs))
+
+
+def _from(batches: Batches, done: int, steps: int) -> Iterator[Mapping[str, Any]]:
     """Batches from the exact position after `done` steps on, epoch after epoch, to `steps`."""
-    while done < steps:
-        epoch, at = divmod(done, len(batches))
-        for batch in batches.start(epoch, at):
-            yield batch
-            done += 1
-            if done == steps:
-                return
+    epoch, at = divmod(done, len(batches))
+    endless = batches.start(epoch, at, epochs=None)
+    yield from itertools.islice(endless, steps - done)
 
 
 def _everyone(rejected: list, place: Place) -> list:

@@ -85,7 +85,7 @@ def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list
     """AdamW groups "<module>/decay" and "<module>/no_decay" of all trainable parameters.
 
     Args:
-        modules: named modules, such as {"model": model, "objective": objective}.
+        modules: named modules, the model first: {"model": model, "objective": objective}.
         weight_decay: decay of the first kind; the second has none.
     """
     groups = []
@@ -110,10 +110,10 @@ def parameter_groups(modules: dict[str, nn.Module], weight_decay: float) -> list
                         "lr_scale": 1.0,
                     }
                 )
-    if not groups:
+    if not any(p.requires_grad for p in next(iter(modules.values())).parameters()):
         raise UserError(
-            "Nothing can be trained: both towers are frozen, there are no heads and the objective"
-            " has no parameters. Unfreeze a tower (model.image.frozen=false) or give it a head."
+            "Nothing can be trained: every tower is frozen and no side has a head with weights."
+            " Unfreeze a tower (model.image.frozen=false) or give it a head (model.image.head)."
         )
     return groups
 
