@@ -60,7 +60,7 @@ def option_names(name):
 
 def rows(objective, count, width=WIDTH, seed=0, dtype=torch.float64):
     """A batch of `count` rows with all keys that the objective needs; embeddings are leaves."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 1000)  # not the numbers of a queue
     batch = {}
     for key in objective.needs:
         if key == "label":

@@ -31,8 +31,8 @@ START = {
     "simreg_smooth_l1": (1.0, {}),
     "rkd": (0.0, {}),  # all distances equal, all angles 60 degrees
     "seed": (LN(10 + 1) + 0.05, {}),
-    "compress_1q": (25**2 / WIDE, {}),
-    "compress_2q": (25**2 / WIDE, {}),
+    "compress_1q": (25**2 / WIDE * 0.9, {}),  # variance of logits · (1 - 1 / queue)
+    "compress_2q": (25**2 / WIDE * 0.9, {}),
     "protocpc": (LN(11), {"layers": 0}),
     "dino": (LN(11), {"layers": 0}),
     "vicreg": (25 * 2 + 0.9 + 2 * (WIDE - 1) / (MANY - 1), {"projector": []}),
