@@ -22,8 +22,9 @@ class Augment:
     """A random resized crop, then flip, colour jitter, grey and blur, each with its chance.
 
     `augment(pixels, rng)` gives uint8 [3, h, w]; all randomness comes from `rng`, so that it does
-    not depend on the worker (`full_size` matters only to "none"). `min_side` is what `decode` may scale down to: the smallest
-    crop that can be drawn then still has the target's pixels, unless the file itself has fewer.
+    not depend on the worker (`full_size` matters only to "none"). `min_side` is what `decode` may
+    scale down to: the smallest crop that can be drawn then still has the target's pixels, unless
+    the file itself has fewer.
 
     Args:
         preprocess: the tower's size; its interpolation is used unless one is given.

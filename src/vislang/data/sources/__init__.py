@@ -19,11 +19,32 @@ from vislang.lookup import lookup, nearest
 # In the order in which they are asked whether they recognise a path.
 SOURCES: dict[str, str] = {
     "digits": "vislang.data.sources.digits:Digits",
+    "huggingface": "vislang.data.sources.huggingface:HuggingFaceDataset",
+    "webdataset": "vislang.data.sources.webdataset:WebDataset",
+    "flickr": "vislang.data.sources.flickr:FlickrCaptions",
+    "table": "vislang.data.sources.table:Table",
+    "coco": "vislang.data.sources.coco:CocoCaptions",
+    "redcaps": "vislang.data.sources.redcaps:RedCaps",
+    "imagenet": "vislang.data.sources.imagenet:ImageNet",
+    "zip": "vislang.data.sources.zip:ZipOfClasses",
+    "folder": "vislang.data.sources.folder:FolderOfClasses",
+    "torchvision": "vislang.data.sources.torchvision:TorchvisionDataset",
 }
 
 # What a layout can give, for the message when something is missing.
+_ALL = frozenset({"image", "text", "label"})
 GIVES: dict[str, frozenset[str]] = {
-    "digits": frozenset({"image", "text", "label"}),
+    "digits": _ALL,
+    "huggingface": _ALL,
+    "webdataset": _ALL,
+    "flickr": frozenset({"image", "text"}),
+    "table": _ALL,
+    "coco": frozenset({"image", "text"}),
+    "redcaps": frozenset({"image", "text"}),
+    "imagenet": _ALL,  # text: by template
+    "zip": _ALL,
+    "folder": _ALL,
+    "torchvision": _ALL,
 }
 
 
