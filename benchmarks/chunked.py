@@ -51,7 +51,9 @@ def child(variant: str, out: Path) -> None:
         if repeat == 0:
             save_file({n: p.grad for n, p in model.named_parameters()}, out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "step_mb": (peak - before) / 1024}))
+    print(
+        json.dumps({"seconds": seconds, "peak_mb": peak / 1024, "step_mb": (peak - before) / 1024})
+    )
 
 
 def run(variant: str, out: Path) -> dict:
@@ -78,20 +80,38 @@ def main() -> list[dict]:
     if apart > 1e-6:
         raise SystemExit(f"gate: the chunked gradient is off by {apart:.2e} of its norm")
     middle = {name: sorted(r["seconds"])[len(r["seconds"]) // 2] for name, r in found.items()}
-    result = {
-        "benchmark": "chunked step, batch 2,048 in chunks of 64",
-        "gate": f"gradient differs by {apart:.1e} of its norm (allowed 1e-6)",
-        "time_ratio": round(middle["chunked"] / middle["whole"], 3),
-        "target_time_ratio": "<= 1.4",
-        "memory_ratio": round(found["chunked"]["peak_mb"] / found["one chunk alone"]["peak_mb"], 3),
-        "target_memory_ratio": "<= 1.3 of the batch-64 step",
-        "peak_mb": {name: round(r["peak_mb"]) for name, r in found.items()},
-        "step_mb": {name: round(r["step_mb"]) for name, r in found.items()},
-        "seconds": {name: round(s, 3) for name, s in middle.items()},
-        "samples_per_s": round(BATCH / middle["chunked"], 1),
-    }
-    print(json.dumps(result))
-    return [result]
+    seconds = {name: round(s, 3) for name, s in middle.items()}
+    peaks = {name: round(r["peak_mb"]) for name, r in found.items()}
+    gate = f"gradient differs by {apart:.1e} of its norm (allowed 1e-6)"
+    shared = {"case": "batch 2,048 in chunks of 64, fp32, 2 threads", "gate": gate}
+    time_ratio = seconds["chunked"] / seconds["whole"]
+    memory_ratio = peaks["chunked"] / peaks["one chunk alone"]
+    results = [
+        shared
+        | {
+            "value": seconds["chunked"],
+            "unit": "s a step",
+            "reference": seconds["whole"],
+            "reference_is": "whole batch with its graph",
+            "ratio": round(time_ratio, 3),
+            "target": "<= 1.4",
+            "met": time_ratio <= 1.4,
+        },
+        shared
+        | {
+            "value": peaks["chunked"],
+            "unit": "MB peak of the process",
+            "reference": peaks["one chunk alone"],
+            "reference_is": f"a step of 64 alone (whole batch: {peaks['whole']:,} MB)",
+            "ratio": round(memory_ratio, 3),
+            "target": "<= 1.3",
+            "met": memory_ratio <= 1.3,
+            "above_start_mb": {name: round(r["step_mb"]) for name, r in found.items()},
+        },
+    ]
+    for result in results:
+        print(json.dumps(result))
+    return results
 
 
 if __name__ == "__main__":
