@@ -209,7 +209,7 @@ class Batches:
                 batch_size=None,
                 sampler=self._plan,
                 num_workers=self.workers,
-                collate_fn=_as_it_is,
+                collate_fn=_as_it_is,  # type: ignore[arg-type]
                 prefetch_factor=max(2, ahead),
                 persistent_workers=True,
                 worker_init_fn=_start_worker,

@@ -127,7 +127,8 @@ def _decode_jpeg(data: bytes, limits: Limits, min_side: int | None) -> Decoded |
     import simplejpeg
 
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        rows, columns, space, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = int(rows), int(columns)
         _check_pixels(height, width, limits)
         if space not in ("YCbCr", "RGB", "Gray"):
             return None

@@ -24,7 +24,7 @@ def _generator(*words: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=2)
-def order(seed: int, epoch: int, n: int) -> Int64[np.ndarray, n]:
+def order(seed: int, epoch: int, n: int) -> Int64[np.ndarray, " n"]:
     """The permutation of 0..n-1 in which an epoch visits its samples (read-only).
 
     O(n) time and 8n bytes; the two latest are kept, as every step of an epoch asks for the same.
@@ -63,7 +63,7 @@ def rank_part(indices: np.ndarray, rank: int = 0, world: int = 1) -> np.ndarray:
 
 def batch_indices(
     seed: int, epoch: int, n: int, batch_size: int, step: int, rank: int = 0, world: int = 1
-) -> Int64[np.ndarray, b]:
+) -> Int64[np.ndarray, " b"]:
     """Indices that process `rank` of `world` loads for global batch `step` of `epoch`.
 
     order(seed, epoch, n)[step * B : (step + 1) * B], of which the process takes its W-th part.

@@ -200,7 +200,7 @@ def fingerprint_files(paths: Sequence[Path]) -> str:
 def _walk(root: Path, wanted: Callable[[str], bool]) -> dict[str, list[str]]:
     """folder -> wanted files in it; a folder linked into itself is not entered again."""
     found: dict[str, list[str]] = {}
-    waiting = [("", (os.path.realpath(root),))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while waiting:
         folder, above = waiting.pop()
         files = found.setdefault(folder, [])

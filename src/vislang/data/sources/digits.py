@@ -49,7 +49,7 @@ class Digits:
             )
         from sklearn.datasets import load_digits
 
-        scans, labels = load_digits(return_X_y=True)
+        scans, labels = map(np.asarray, load_digits(return_X_y=True))
         self.name = f"digits-{split}"
         self._rows = np.arange(len(labels)) if split == "all" else _split(labels, split, seed)
         self._labels = labels[self._rows]

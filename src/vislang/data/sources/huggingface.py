@@ -123,7 +123,7 @@ def _load(path: str, split: str, config: str) -> Any:
         ) from error
     if not isinstance(data, dict):
         return data
-    splits = list(data)
+    splits = [str(name) for name in data]
     if not split and len(splits) == 1:
         return data[splits[0]]
     if split not in splits:

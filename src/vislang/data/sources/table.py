@@ -191,8 +191,9 @@ def _captions(
         samples: how many there are.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
+    pc: Any = pyarrow.compute  # its functions are made at import, unseen by type checkers
     if not columns:
         return None
     values, rows = [], []

@@ -92,7 +92,7 @@ def _check(make: type, name: str, options: dict[str, Any]) -> None:
 
 def _target(item: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(captions, labels) of a dataset's item."""
-    target = item[1] if isinstance(item, tuple) and len(item) > 1 else None
+    target: Any = item[1] if isinstance(item, tuple) and len(item) > 1 else None
     if hasattr(target, "ndim") and target.ndim == 0:
         target = target.item()
     if isinstance(target, str):
