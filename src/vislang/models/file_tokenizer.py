@@ -125,7 +125,8 @@ def _split(source: str) -> tuple[str, dict[str, str]]:
     path, mark, notes = source.rpartition("?")
     if not mark or source.startswith("{"):
         return source, {}
-    return path, dict(note.partition("=")[::2] for note in notes.split("&"))
+    pairs = (note.partition("=") for note in notes.split("&"))
+    return path, {key: value for key, _, value in pairs}
 
 
 def _read(path: str) -> str:

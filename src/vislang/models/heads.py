@@ -30,6 +30,10 @@ class Head(nn.Sequential):
         x = super().forward(input)
         return F.normalize(x, dim=-1) if self.normalize else x
 
+    def __repr__(self) -> str:
+        """The layers, and whether rows are normalised (fingerprints read it)."""
+        return f"{super().__repr__()} normalize={self.normalize}"
+
 
 @dataclass(frozen=True)
 class NoneOptions:

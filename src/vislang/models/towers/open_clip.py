@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vislang.config import from_dict, to_dict
 from vislang.errors import UserError
 from vislang.files import read_json
 from vislang.lookup import nearest
 from vislang.models.foreign import guarded
-from vislang.models.tokenizers import build_tokenizer
+from vislang.models.tokenizers import build_tokenizer, trim
 from vislang.models.towers.sides import check_side
 from vislang.models.towers.wrapped import WrappedImage, output_width
 from vislang.preprocess import Preprocess
@@ -71,10 +72,16 @@ class OpenClipImage(WrappedImage):
 class OpenClipText(nn.Module):
     """The text side of an open_clip model: tokens int64 [B, context] -> [B, width]."""
 
-    def __init__(self, model: nn.Module, width: int, tokenizer: Any, settings: dict[str, Any]):
+    def __init__(self, model: Any, width: int, tokenizer: Any, settings: dict[str, Any]):
         super().__init__()
         self.model, self.width, self.tokenizer, self.settings = model, width, tokenizer, settings
         self.pad: int = tokenizer.pad
+        # Under a causal mask the end token does not see the padding behind it.
+        self.shortens = (
+            getattr(model, "attn_mask", None) is not None
+            and getattr(model, "pool_type", "") == "argmax"
+            and getattr(model, "cls_emb", None) is None
+        )
 
     def files(self) -> dict[str, bytes]:
         """What `settings` refers to as "{here}/name"."""
@@ -86,11 +93,17 @@ class OpenClipText(nn.Module):
 
     def set_grad_checkpointing(self, on: bool = True) -> None:
         """Recompute activations in the backward pass."""
-        self.model.set_grad_checkpointing(on)  # type: ignore[operator]
+        self.model.set_grad_checkpointing(on)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """int64 [B, context] -> [B, width]; a row is not shortened, as open_clip expects."""
-        out = self.model(tokens)
+        """int64 [B, context] -> [B, width]; padding is left out where it changes nothing."""
+        short = trim(tokens, self.pad) if self.shortens else tokens
+        if short.shape[1] < tokens.shape[1]:
+            n = short.shape[1]
+            mask: Tensor = self.model.attn_mask[:n, :n]  # type: ignore[index]
+            out = functional_call(self.model, {"attn_mask": mask}, (short,))
+        else:
+            out = self.model(tokens)
         return out if isinstance(out, Tensor) else out[0]
 
 
@@ -104,9 +117,11 @@ def build(*, side: str, pretrained: str = "", weights: bool = True, **options: A
     config, file = _resolve(settings, pretrained, weights)
     model = _make(settings.name or "the given config", config, file)
     settings = replace(settings, config=config)
-    if side == "image":
-        return _image(model, settings)
-    return _text(model, settings)
+    tower = _image(model, settings) if side == "image" else _text(model, settings)
+    if settings.name.startswith(LOCAL):
+        # A path says nothing about the model: two copies are the same tower.
+        tower.settings["name"] = ""
+    return tower
 
 
 def _resolve(
