@@ -63,8 +63,9 @@ $(VENV)/.bench: pyproject.toml constraints.txt
 	@$(call install,.[$(TEST_EXTRAS),bench])
 	@touch $@ $(VENV)/.all $(VENV)/.core
 
-# $(1): what to install, editable. Makes the environment first where there is none. pip compiles
-# every file that it installs, half a minute for torch alone; Python does it for those it imports.
+# $(1): what to install, editable. Makes the environment first where there is none. Files are
+# byte-compiled once, here: otherwise every process of the tests may compile torch's anew (3 s of its
+# 5 s of import), for ever where PYTHONDONTWRITEBYTECODE is set.
 define install
 set -eu; \
 if [ ! -x "$(BIN)/python" ]; then \
@@ -92,9 +93,9 @@ if [ ! -x "$(BIN)/python" ]; then \
   fi; \
 fi; \
 if command -v uv > /dev/null; then \
-  uv pip install -q --python "$(BIN)/python" -c constraints.txt -e "$(1)"; \
+  uv pip install -q --compile-bytecode --python "$(BIN)/python" -c constraints.txt -e "$(1)"; \
 else \
   "$(BIN)/python" -m pip --version > /dev/null 2>&1 || "$(BIN)/python" -m ensurepip -q; \
-  "$(BIN)/python" -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e "$(1)"; \
+  "$(BIN)/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e "$(1)"; \
 fi
 endef
