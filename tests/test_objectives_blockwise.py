@@ -1,10 +1,10 @@
-"""Blockwise = whole: losses and every gradient, for any block size, also one that divides nothing."""
+"""Blockwise = whole: losses and every gradient, for any block size."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from objectives_cases import gradients, make, rows
 
+from objectives_cases import gradients, make, rows
 from vislang.objectives import blockwise
 from vislang.objectives.infonce import contrast
 from vislang.objectives.siglip import pairwise_sigmoid
@@ -32,9 +32,7 @@ def test_any_block_gives_the_whole_matrix_result(loss, count, block):
     expected = torch.autograd.grad(whole, inputs)
     found = loss(*inputs, block)
     torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, inputs), expected, rtol=1e-11, atol=1e-12
-    )
+    torch.testing.assert_close(torch.autograd.grad(found, inputs), expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("loss", [_contrast, pairwise_sigmoid])

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from objectives_cases import NAMES, descend, gradients, leaves, make, option_names, rows
-from torch.overrides import TorchFunctionMode
 from vislang.errors import UserError
 from vislang.lookup import lookup
 from vislang.objectives import OBJECTIVES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislang.objectives.infonce import contrast
+from vislang.objectives.infonce import symmetric_contrast
 from vislang.objectives.objective import clamp_log_scale, new_log_scale, positive
 from vislang.objectives.persample import PerSample
 
@@ -52,7 +52,7 @@ class CoCa(PerSample):
         """The contrast of the global batch, [B, D] each."""
         image, text = F.normalize(rows["image"], dim=-1), F.normalize(rows["text"], dim=-1)
         scale = self.log_scale.exp()
-        loss = sum(contrast(image, text, scale, self.block)) / 2
+        loss = symmetric_contrast(image, text, scale, self.block)
         self.parts = {**self.parts, "infonce": loss.detach(), "scale": scale.detach()}
         return self.contrastive * loss
 

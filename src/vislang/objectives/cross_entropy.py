@@ -57,7 +57,5 @@ class CrossEntropy(Objective):
             )
             losses.append(total / known.sum().clamp(min=1))
             right.append(((logits.argmax(1) == label) & known).sum() / known.sum().clamp(min=1))
-        self.parts = {
-            f"{side}_accuracy": share.detach() for side, share in zip(self.sides, right)
-        }
+        self.parts = {f"{side}_accuracy": share.detach() for side, share in zip(self.sides, right)}
         return torch.stack(losses).mean()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislang.objectives.infonce import contrast
+from vislang.objectives.infonce import symmetric_contrast
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
 from vislang.objectives.queue import Queue
 
@@ -50,8 +50,8 @@ class DeCLIP(Objective):
         near = self.queue.nearest(text)
         self.queue.push(text)
         scale = self.log_scale.exp()
-        own = sum(contrast(image, text, scale, self.block)) / 2
-        neighbour = sum(contrast(image, near, scale, self.block)) / 2
+        own = symmetric_contrast(image, text, scale, self.block)
+        neighbour = symmetric_contrast(image, near, scale, self.block)
         self.parts = {
             "infonce": own.detach(),
             "neighbour": neighbour.detach(),

@@ -61,9 +61,13 @@ class InfoNCE(Objective):
         clamp_log_scale(self.log_scale, self.max_scale)
 
 
-def contrast(
-    first: Tensor, second: Tensor, scale: Tensor, block: int = 0
-) -> tuple[Tensor, Tensor]:
+def symmetric_contrast(first: Tensor, second: Tensor, scale: Tensor, block: int = 0) -> Tensor:
+    """Mean of the two cross-entropies of `contrast`: InfoNCE of unit rows."""
+    forth, back = contrast(first, second, scale, block)
+    return (forth + back) / 2
+
+
+def contrast(first: Tensor, second: Tensor, scale: Tensor, block: int = 0) -> tuple[Tensor, Tensor]:
     """Cross-entropies of own pairs: rows of `first` among `second`, and the other way.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,8 +119,8 @@ def _with_faiss(
         min_points_per_centroid=1,
     )
     index.train(rows.cpu().numpy())
-    centroids = torch.from_numpy(index.centroids.copy()).to(rows.device)
-    return centroids, [float(error) for error in index.obj]
+    centroids = torch.from_numpy(np.array(index.centroids)).to(rows.device)
+    return centroids, np.asarray(index.obj, dtype=float).tolist()
 
 
 def _own(

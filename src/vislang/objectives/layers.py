@@ -6,6 +6,7 @@ B: rows, D: width of the embeddings, K: prototypes.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -25,7 +26,7 @@ def mlp(widths: Sequence[int], final_norm: bool = False, bias: bool = False) -> 
         bias: whether the linear layers have one; before a BatchNorm it is redundant.
     """
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:]):
+    for before, after in itertools.pairwise(widths):
         if layers:
             layers += [nn.BatchNorm1d(before), nn.ReLU()]
         layers.append(nn.Linear(before, after, bias=bias))
@@ -94,7 +95,7 @@ class PrototypeHead(nn.Module):
         super().__init__()
         widths = [width, *[hidden] * (layers - 1), bottleneck] if layers else [width]
         made: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:]):
+        for before, after in itertools.pairwise(widths):
             linear = nn.Linear(before, after)
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)

@@ -47,9 +47,7 @@ class NTXent(Objective):
         return loss
 
 
-def two_view_contrast(
-    first: Tensor, second: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def two_view_contrast(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """NT-Xent of [B, D] and [B, D], and the share of rows that rank their other view first."""
     unit = F.normalize(torch.cat([first, second]), dim=-1)
     logits = (unit / temperature) @ unit.T

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vislang.errors import UserError
-from vislang.objectives.infonce import contrast
+from vislang.objectives.infonce import symmetric_contrast
 from vislang.objectives.kmeans import Clusters, cluster_means, kmeans
 from vislang.objectives.layers import mlp
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
@@ -64,6 +64,17 @@ class ProtoCLIP(Objective):
     """
 
     needs = ("image", "text", "index")
+    episode: Tensor
+    samples: Tensor
+    image_labels: Tensor
+    text_labels: Tensor
+    external_labels: Tensor
+    image_centroids: Tensor
+    text_centroids: Tensor
+    image_from_text: Tensor
+    text_from_image: Tensor
+    image_from_external: Tensor
+    text_from_external: Tensor
 
     def __init__(
         self,
@@ -210,12 +221,12 @@ class ProtoCLIP(Objective):
         """Loss of the global batch: [B, D] twice, int64 [B]."""
         unit = F.normalize(image, dim=-1), F.normalize(text, dim=-1)
         scale = self.log_scale.exp()
-        clip = sum(contrast(*unit, scale, self.block)) / 2
+        clip = symmetric_contrast(*unit, scale, self.block)
         self.parts = {"infonce": clip.detach(), "scale": scale.detach()}
         loss = self.weights[0] * clip
         if self.phase != "prototypes" or not (self.weights[1] or self.weights[2]):
             return loss
-        if not len(self.samples):  # type: ignore[arg-type]
+        if not len(self.samples):
             raise UserError(
                 "ProtoCLIP has no prototypes yet: cluster the episode (`cluster` or"
                 " `set_prototypes`) before its first step, or raise the option warmup."
@@ -223,8 +234,8 @@ class ProtoCLIP(Objective):
         return loss + self._prototype_loss(*self.project(image, text), index)
 
     def _prototype_loss(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        place = torch.searchsorted(self.samples, index).clamp(max=len(self.samples) - 1)  # type: ignore[arg-type]
-        known = self.samples[place] == index  # type: ignore[index]
+        place = torch.searchsorted(self.samples, index).clamp(max=len(self.samples) - 1)
+        known = self.samples[place] == index
         a = self.prototype_log_scale.exp()
         tau = self.target_temperature
 
@@ -233,8 +244,8 @@ class ProtoCLIP(Objective):
 
         image_side = self.image_from_text if self.back_translate else self.text_centroids
         text_side = self.text_from_image if self.back_translate else self.image_centroids
-        image_term = term(x, image_side, self.text_labels, self.text_centroids)  # type: ignore[arg-type]
-        text_term = term(y, text_side, self.image_labels, self.image_centroids)  # type: ignore[arg-type]
+        image_term = term(x, image_side, self.text_labels, self.text_centroids)
+        text_term = term(y, text_side, self.image_labels, self.image_centroids)
         loss = self.weights[1] * (image_term + text_term) / 2
         self.parts |= {
             "image_prototypes": image_term.detach(),
@@ -243,14 +254,14 @@ class ProtoCLIP(Objective):
             "labelled": known.to(x.dtype).mean(),
         }
         if self.weights[2]:
-            if not len(self.external_labels):  # type: ignore[arg-type]
+            if not len(self.external_labels):
                 raise UserError(
                     "external_weight is above 0, but the episode was clustered without the"
                     " external teacher's rows."
                 )
             external = (
-                term(x, self.image_from_external, self.external_labels, None)  # type: ignore[arg-type]
-                + term(y, self.text_from_external, self.external_labels, None)  # type: ignore[arg-type]
+                term(x, self.image_from_external, self.external_labels, None)
+                + term(y, self.text_from_external, self.external_labels, None)
             ) / 2
             self.parts["external"] = external.detach()
             loss = loss + self.weights[2] * external

@@ -57,12 +57,14 @@ class RKD(Distillation):
         grams = [gram(part, self.normalize) for part in (student, teacher)]
         parts: dict[str, Tensor] = {}
         if self.weights[0]:
-            parts["distance"] = F.smooth_l1_loss(*(relative_distances(g) for g in grams))
+            parts["distance"] = F.smooth_l1_loss(
+                relative_distances(grams[0]), relative_distances(grams[1])
+            )
         if self.weights[1]:
             block = self.block or max(1, 2**19 // len(student) ** 2)
             parts["angle"] = _AngleLoss.apply(*grams, block)
         self.parts = {name: value.detach().to(dtype) for name, value in parts.items()}
-        weights = dict(zip(("distance", "angle"), self.weights))
+        weights: dict[str, float] = {"distance": self.weights[0], "angle": self.weights[1]}
         total = [weights[name] * value for name, value in parts.items()]
         return torch.stack(total).sum().to(dtype) if total else student.sum() * 0
 

@@ -106,10 +106,7 @@ class PrototypeDistillation(Objective):
         """(teacher, student) view numbers to compare: all but a view with itself."""
         alone = self.teacher_head is None
         return [
-            (i, j)
-            for i in range(len(teachers))
-            for j in range(len(students))
-            if alone or i != j
+            (i, j) for i in range(len(teachers)) for j in range(len(students)) if alone or i != j
         ]
 
     def current_teacher_temperature(self) -> float:

@@ -42,10 +42,13 @@ class SimSiam(Objective):
     def forward(self, **rows: Tensor) -> Tensor:
         """Loss of the global batch, [B, D] each; in [-1, 1]."""
         first, second = (self.projector(rows[key]) for key in self.needs)
-        loss = -(
-            F.cosine_similarity(self.predictor(first), second.detach(), eps=1e-12).mean()
-            + F.cosine_similarity(self.predictor(second), first.detach(), eps=1e-12).mean()
-        ) / 2
+        loss = (
+            -(
+                F.cosine_similarity(self.predictor(first), second.detach(), eps=1e-12).mean()
+                + F.cosine_similarity(self.predictor(second), first.detach(), eps=1e-12).mean()
+            )
+            / 2
+        )
         self.parts = {"output_std": spread(first)}
         return loss
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vislang.objectives.infonce import contrast
+from vislang.objectives.infonce import symmetric_contrast
 from vislang.objectives.layers import mlp
 from vislang.objectives.ntxent import two_view_contrast
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
@@ -56,7 +56,7 @@ class SLIP(Objective):
         """Loss of the global batch."""
         image, text = F.normalize(rows["image"], dim=-1), F.normalize(rows["text"], dim=-1)
         scale = self.log_scale.exp()
-        clip = sum(contrast(image, text, scale, self.block)) / 2
+        clip = symmetric_contrast(image, text, scale, self.block)
         ssl, right = two_view_contrast(
             self.projector(rows[self.first]),
             self.projector(rows[self.second]),

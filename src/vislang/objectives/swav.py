@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -76,7 +78,7 @@ class SwAV(Objective):
             wanted = self._assign(i, scores[i].detach())
             terms += [-(wanted * found[v]).sum(1).mean() for v in range(len(found)) if v != i]
             if self.queues and not self.clock.before(self.queue_start):
-                self.queues[i].push(unit[i])
+                self._queue(i).push(unit[i])
         with torch.no_grad():
             use = wanted.mean(0)
             self.parts = {
@@ -85,17 +87,20 @@ class SwAV(Objective):
             }
         return torch.stack(terms).mean()
 
+    def _queue(self, view: int) -> Queue:
+        return cast(Queue, self.queues[view])
+
     @torch.no_grad()
     def _assign(self, view: int, scores: Tensor) -> Tensor:
         count = len(scores)
-        if self.queues and self.queues[view].full:
-            scores = torch.cat([self.queues[view].rows @ self.prototypes.detach().T, scores])
+        if self.queues and self._queue(view).full:
+            scores = torch.cat([self._queue(view).rows @ self.prototypes.detach().T, scores])
         return assign(scores, self.epsilon, self.iterations)[-count:]
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Write the queues, renormalise the prototypes, count the step."""
-        for queue in self.queues:
-            queue.commit()
+        for view in range(len(self.queues)):
+            self._queue(view).commit()
         self.prototypes.copy_(F.normalize(self.prototypes, dim=-1))
         self.clock.tick()

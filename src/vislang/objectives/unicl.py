@@ -27,9 +27,7 @@ class UniCL(Objective):
 
     needs = ("image", "text", "label")
 
-    def __init__(
-        self, temperature: float = 0.07, learn: bool = True, max_scale: float = 100.0
-    ):
+    def __init__(self, temperature: float = 0.07, learn: bool = True, max_scale: float = 100.0):
         super().__init__()
         positive(temperature=temperature, max_scale=max_scale)
         self.max_scale = max_scale

@@ -74,4 +74,3 @@ class VICReg(Objective):
         else:
             squares = (centred.T @ centred).square().sum() / (count - 1) ** 2
         return hinge, (squares - variances.square().sum()) / width
-
