@@ -92,7 +92,8 @@ def one_line(table: Mapping[str, str], name: str) -> str:
     except SyntaxError:  # a docstring with lines at the margin
         tree = ast.parse(source)
     for node in tree.body:
-        named = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == attribute
-        if named and (text := ast.get_docstring(node)):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name != attribute:
+            continue
+        if text := ast.get_docstring(node):
             return text.strip().split("\n")[0]
     return (ast.get_docstring(ast.parse(source)) or "").strip().split("\n")[0]
