@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from vislang.files import fingerprint
 from vislang.report.collect import Run
 from vislang.report.evaluation import HEADLINE, in_order, title_of
 from vislang.report.markup import Html, join, tag
@@ -127,9 +128,9 @@ def _overlaid_evaluations(
 ) -> list[Html]:
     charts = []
     places = {run.name: place for place, run in enumerate(runs)}
-    for name, groups in comparable.items():
-        for group in groups:
-            members = [run for run in runs if run.name in group]
+    names = [*comparable, *dict.fromkeys(n for run in runs for n in run.log.evaluations)]
+    for name in dict.fromkeys(names):
+        for members in _on_same_data(runs, comparable.get(name, [[run.name for run in runs]])):
             metrics = dict.fromkeys(m for run in members for m in run.history(name))
             for metric in sorted(metrics, key=lambda m: not HEADLINE.match(m))[:MOST_METRICS]:
                 lines = [
@@ -141,3 +142,14 @@ def _overlaid_evaluations(
                     fraction = all(map(_fraction, lines))
                     charts.append(_chart(f"{name}: {metric}", lines, fraction))
     return charts
+
+
+def _on_same_data(runs: Sequence[Run], groups: Sequence[Sequence[str]]) -> list[list[Run]]:
+    """Groups of runs that were also judged on the same source while they trained."""
+    found: dict[str, list[Run]] = {}
+    for place, group in enumerate(groups):
+        for run in runs:
+            if run.name in group:
+                judged = fingerprint([place, run.get("data.valid"), run.get("data.valid_options")])
+                found.setdefault(judged, []).append(run)
+    return list(found.values())

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislang.errors import UserError
@@ -219,10 +220,10 @@ def open_registered(spec: str, **options: Any) -> Any:
     """Open a source of a registered layout; a run folder may come from elsewhere, so the name of
     a Python object in it is not imported.
     """
-    from vislang.data.sources import SOURCES, open_source, split_spec
+    from vislang.data.sources import SOURCES, open_source
 
-    layout, _ = split_spec(spec)
-    if layout is not None and layout not in SOURCES:
+    layout, colon, _ = spec.partition(":")
+    if colon and layout not in SOURCES and not Path(spec).exists():
         raise UserError(f"the layout {layout!r} is not one of vislang's own")
     return open_source(spec, **options)
 

@@ -128,7 +128,7 @@ def trained(run: Run) -> Html:
             tag(
                 "div",
                 [
-                    tag("div", tag("h4", name), facts(pairs))
+                    tag("div", tag("h3", name), facts(pairs))
                     for name, pairs in groups
                     if facts(pairs)
                 ],
