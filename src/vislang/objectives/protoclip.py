@@ -15,18 +15,12 @@ from vislang.objectives.kmeans import Clusters, cluster_means, kmeans
 from vislang.objectives.layers import mlp
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
 
-TABLES = (
-    "samples",  # int64 [n], sorted positions in the source of the episode's samples
-    "image_labels",  # int64 [n], clusters of the projected images
-    "text_labels",
-    "external_labels",
-    "image_centroids",  # [K, d]
-    "text_centroids",
-    "image_from_text",  # [K, d], means of the projected images of each text cluster
-    "text_from_image",
-    "image_from_external",
-    "text_from_external",
+LABELS = ("image_labels", "text_labels", "external_labels")  # int64 [n], clusters
+ROWS = (  # [K, d]; a_from_b: mean of the projected a of each cluster of b
+    *("image_centroids", "text_centroids", "image_from_text", "text_from_image"),
+    *("image_from_external", "text_from_external"),
 )
+TABLES = ("samples", *LABELS, *ROWS)  # samples: int64 [n], sorted positions in the source
 
 
 class ProtoCLIP(Objective):
@@ -117,7 +111,7 @@ class ProtoCLIP(Objective):
         self.text_projector = mlp([width, *projector, projection], bias=True)
         self.register_buffer("episode", torch.zeros((), dtype=torch.int64))
         for name in TABLES:
-            kind = torch.int64 if name == "samples" or name.endswith("labels") else torch.float32
+            kind = torch.float32 if name in ROWS else torch.int64
             self.register_buffer(name, torch.zeros(0, dtype=kind))
 
     # -- the episode ------------------------------------------------------------------------------

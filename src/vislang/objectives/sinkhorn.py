@@ -35,8 +35,9 @@ def assign(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor
 
 def _by_vectors(weights: Tensor, iterations: int) -> Tensor:
     by_prototype, by_sample = weights[0], weights.new_ones(len(weights))
+    share = weights.shape[0] / weights.shape[1]  # without it the vectors would drift apart
     for _ in range(iterations):
-        by_prototype = 1 / (by_sample @ weights)
+        by_prototype = share / (by_sample @ weights)
         by_sample = 1 / (weights @ by_prototype)
     return weights.mul_(by_sample[:, None]).mul_(by_prototype)
 
