@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vislang.errors import UserError
-from vislang.preprocess import Preprocess
+from vislang.preprocess import INTERPOLATIONS, Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Augment:
         sigma: Sequence[float] = (0.1, 2.0),
     ):
         self.size = preprocess.size
-        self.interpolation = interpolation or preprocess.interpolation
+        self.interpolation = checked_interpolation(interpolation or preprocess.interpolation)
         self.scale = _range("scale", scale, 0.0, 1.0)
         self.ratio = _range("ratio", ratio, 0.0, math.inf)
         self.sigma = _range("sigma", sigma, 0.0, math.inf)
@@ -136,8 +136,16 @@ def crop_box(
     return (rows - height) // 2, (columns - width) // 2, height, width
 
 
+def checked_interpolation(name: str) -> str:
+    """One of INTERPOLATIONS, or an error."""
+    if name not in INTERPOLATIONS:
+        raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {name!r}.")
+    return name
+
+
 def _range(name: str, value: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    if isinstance(value, str) or len(value) != 2 or not low < value[0] <= value[1] <= high:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    if not pair or not low < value[0] <= value[1] <= high:
         limit = f"{low:g} < low <= high" + (f" <= {high:g}" if high < math.inf else "")
         raise UserError(f"{name} must be [low, high] with {limit}, got {value!r}.")
     return float(value[0]), float(value[1])
@@ -150,7 +158,8 @@ def _chance(name: str, value: float) -> float:
 
 
 def _strengths(value: Sequence[float]) -> tuple[float, ...]:
-    if isinstance(value, str) or len(value) != 4 or min(value) < 0 or value[3] > 0.5:
+    four = isinstance(value, list | tuple) and len(value) == 4
+    if not four or min(value) < 0 or value[3] > 0.5:
         raise UserError(
             "jitter must be [brightness, contrast, saturation, hue], each >= 0 and hue <= 0.5,"
             f" got {value!r}."

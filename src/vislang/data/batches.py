@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislang.data.crew import Crew
 from vislang.data.decode import Limits
 from vislang.data.order import batch_indices, rank_part, steps_in_epoch
-from vislang.data.pieces import Batch, Pieces, join, views
+from vislang.data.pieces import Batch, Pieces, views
 from vislang.data.sample import Source
 from vislang.data.transforms import build_augment
 from vislang.errors import UserError
@@ -29,12 +29,8 @@ from vislang.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.utils.data import DataLoader
 
 CAPTIONS = ("random", "first", "all")
-# Samples handed to a worker at a time. A whole batch a worker would keep the first step waiting
-# for the slowest of them, and shared memory would hold 2 x workers whole batches.
-PIECE = 64
 
 
 class Batches:
@@ -110,9 +106,7 @@ class Batches:
         self.rank, self.world, self.workers = rank, world, workers
         self.drop_last, self.shuffle, self.pin = drop_last, shuffle, pin
         self._pieces = Pieces(source, needs, seed, augments, tokenizer, caption, limits)
-        self._plan = _Plan()
-        self._loader: DataLoader | None = None
-        self._turn = 0
+        self._crew: Crew | None = None
 
     def __len__(self) -> int:
         """Global batches in an epoch."""
@@ -160,16 +154,16 @@ class Batches:
 
     def _changed(self, **attributes: Any) -> Batches:
         batches = copy.copy(self)
-        batches._pieces, batches._plan = copy.copy(self._pieces), _Plan()
-        batches._loader = None
+        batches._pieces, batches._crew = copy.copy(self._pieces), None
         for name, value in attributes.items():
             setattr(batches._pieces, name, value)
         return batches
 
     def close(self) -> None:
         """End the workers; a later `start` starts new ones."""
-        self._turn += 1
-        self._loader = None
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
 
     def _indices(
         self, epoch: int, step: int, epochs: int | None
@@ -189,94 +183,13 @@ class Batches:
                 yield current, chosen
 
     def _run(self, parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Batch]:
-        self._turn += 1
         if self.workers == 0:
             made = (self._pieces.make(epoch, chosen) for epoch, chosen in parts)
         else:
-            made = self._run_workers(parts, self._turn)
+            if self._crew is None:
+                self._crew = Crew(self._pieces, self.workers, -(-self.batch_size // self.world))
+            made = self._crew.run(parts)
         return map(_pinned, made) if self.pin else made
-
-    def _run_workers(self, parts: Iterable[tuple[int, np.ndarray]], turn: int) -> Iterator[Batch]:
-        from torch.utils.data import DataLoader
-
-        if self._loader is None:
-            from torch import Generator
-
-            piece = min(PIECE, -(-self.batch_size // self.world))
-            ahead = -(-2 * self.batch_size // (self.world * piece * self.workers))
-            self._loader = DataLoader(
-                self._pieces,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=self._plan,
-                num_workers=self.workers,
-                collate_fn=_as_it_is,  # type: ignore[arg-type]
-                prefetch_factor=max(2, ahead),
-                persistent_workers=True,
-                worker_init_fn=_start_worker,
-                # Without its own generator it would draw a seed from torch's global one at each
-                # start, and a resumed run would see other dropout than an uninterrupted one.
-                generator=Generator(),
-            )
-        self._plan.begin(parts)
-        collected: list[Batch] = []
-        for piece in _explain_death(self._loader):
-            if turn != self._turn:
-                raise RuntimeError("these batches were started or closed again; use the newer one")
-            if "error" in piece:
-                raise UserError(piece["error"])
-            collected.append(piece)
-            if len(collected) == self._plan.sizes[0]:
-                self._plan.sizes.popleft()
-                yield join(collected)
-                collected = []
-
-
-class _Plan:
-    """The sampler of the DataLoader: cuts the parts of batches into pieces as it is asked."""
-
-    def __init__(self) -> None:
-        self.sizes: deque[int] = deque()  # pieces of each batch that is on its way
-        self._parts: Iterable[tuple[int, np.ndarray]] = ()
-
-    def begin(self, parts: Iterable[tuple[int, np.ndarray]]) -> None:
-        self._parts = parts
-        self.sizes.clear()
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        for epoch, chosen in self._parts:
-            count = max(1, -(-len(chosen) // PIECE))
-            self.sizes.append(count)
-            for piece in np.array_split(chosen, count):
-                yield epoch, piece
-
-
-def _as_it_is(piece: Batch) -> Batch:
-    return piece
-
-
-def _start_worker(_: int) -> None:
-    """One thread a worker, and signals are the main process's to handle."""
-    import os
-    import signal
-
-    import torch
-
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _explain_death(loader: Iterable[Batch]) -> Iterator[Batch]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
-            raise
-        raise UserError(
-            f"A loader process died: {str(error).splitlines()[0]} Mostly that is memory: use"
-            " fewer data.workers, or 0 to load in the training process and see the error itself."
-        ) from error
 
 
 def _pinned(batch: Batch) -> Batch:

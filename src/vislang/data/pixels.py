@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Float, UInt8
     from torch import Tensor
 
@@ -41,7 +41,8 @@ def resize(
     if pixels.shape[:2] == (height, width) and full_size in (None, (height, width)):
         return image[0]
     if interpolation == "nearest":
-        return F.interpolate(image, (height, width), mode="nearest-exact")[0]
+        rows, columns = _nearest(pixels.shape[0], height), _nearest(pixels.shape[1], width)
+        return torch.from_numpy(pixels[rows][:, columns]).permute(2, 0, 1)
     if full_size is None or full_size == pixels.shape[:2]:
         return F.interpolate(image, (height, width), mode=interpolation, antialias=True)[0]
     factor = round(full_size[0] / pixels.shape[0]), round(full_size[1] / pixels.shape[1])
@@ -50,6 +51,13 @@ def resize(
         for side, shrunk, full in zip((height, width), factor, full_size)
     ]
     return F.interpolate(image, scale_factor=scale, mode=interpolation, antialias=True)[0]
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Old position for each new one, with Pillow's own rounding: it adds step to step."""
+    steps = np.full(new, old / new)
+    steps[0] /= 2
+    return np.cumsum(steps).astype(np.int64).clip(0, old - 1)
 
 
 def grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:

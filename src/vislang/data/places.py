@@ -12,30 +12,49 @@ from vislang.data.sample import BadSample, Place
 
 # A shard list can be longer than the usual limit of 1,024 open files.
 _MOST_HANDLES = 64
-_handles: OrderedDict[Path, FileIO] = OrderedDict()
+
+
+class _Handle:
+    """A file descriptor that is closed when nobody holds it any more."""
+
+    def __init__(self, path: Path):
+        self.fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+_handles: OrderedDict[Path, _Handle] = OrderedDict()
 _lock = threading.Lock()
 
 
-def _handle(path: Path) -> FileIO:
+def _handle(path: Path) -> _Handle:
     """An open file, kept for the next call; it closes when it is both old and unused.
 
     Handles are opened where they are first used, so that a source carries none when it is
     pickled; one inherited through fork is safe, since pread uses no shared position.
     """
     with _lock:
-        file = _handles.pop(path, None) or FileIO(path)
-        _handles[path] = file
+        handle = _handles.pop(path, None) or _Handle(path)
+        _handles[path] = handle
         while len(_handles) > _MOST_HANDLES:
             _handles.popitem(last=False)
-        return file
+        return handle
+
+
+def forget(path: Path) -> None:
+    """Open `path` anew at its next use; called where a source is opened, as it may be replaced."""
+    with _lock:
+        _handles.pop(path, None)
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
     """`size` bytes at `offset`; fewer only where the file ends. The position is not moved."""
-    file = _handle(path)
+    handle = _handle(path)
     parts = []
     while size > 0:
-        part = os.pread(file.fileno(), size, offset)
+        part = os.pread(handle.fd, size, offset)
         if not part:
             break
         parts.append(part)

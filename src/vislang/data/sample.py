@@ -73,7 +73,7 @@ class Source(Protocol):
 
     `gives` names what every sample is expected to have, out of {"image", "text", "label"}.
     `classes` are the names of the label indices, empty when there are none.
-    `fingerprint` changes when the content does (names, sizes and times of the files, not all bytes).
+    `fingerprint` changes when the content does (names, sizes and times of files, not all bytes).
     """
 
     name: str

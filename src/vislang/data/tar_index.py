@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vislang.data.cache import cached
+from vislang.data.places import forget
 from vislang.data.tars import read_members
 from vislang.files import whole_file
 
@@ -26,6 +27,7 @@ def read_index(shard: Path) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
+    forget(shard)
     status = os.stat(shard)
     state = {b"vislang": f"{VERSION} {status.st_size} {status.st_mtime_ns}".encode()}
 

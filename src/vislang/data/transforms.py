@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vislang.data import AUGMENTS
-from vislang.data.augment import Augment
+from vislang.data.augment import Augment, checked_interpolation
 from vislang.data.decode import Limits, decode_sample
 from vislang.data.sample import Sample
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest
-from vislang.preprocess import FITS, INTERPOLATIONS, Preprocess
+from vislang.preprocess import FITS, Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,11 +78,7 @@ def prepare_sample(
 def _check_preprocess(preprocess: Preprocess) -> None:
     if preprocess.fit not in FITS:
         raise UserError(f"fit must be one of {', '.join(FITS)}, got {preprocess.fit!r}.")
-    if preprocess.interpolation not in INTERPOLATIONS:
-        raise UserError(
-            f"interpolation must be one of {', '.join(INTERPOLATIONS)},"
-            f" got {preprocess.interpolation!r}."
-        )
+    checked_interpolation(preprocess.interpolation)
 
 
 def fitted_size(size: Sequence[int], preprocess: Preprocess) -> tuple[int, int]:

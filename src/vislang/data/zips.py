@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vislang.data.places import read_at
+from vislang.data.places import forget, read_at
 from vislang.errors import UserError
 
 _END = struct.Struct("<4s4xHHIIH")
@@ -44,6 +44,7 @@ def read_directory(path: Path) -> Directory:
     Raises:
         UserError: it is not a zip, or cut off (the directory is at its end).
     """
+    forget(path)
     end, total = _read_end(path)
     count, length, offset, shift = end
     block = read_at(path, offset + shift, length)
