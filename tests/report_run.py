@@ -190,13 +190,14 @@ def _zeroshot(
         "tables": {"per_class": {"columns": ["class", "n", "recall"], "rows": rows}},
         "confusion": {"classes": list(CLASSES), "counts": counts.tolist()},
         "examples": [
-            {"kind": "image_to_class", "query": {"id": id_}, "right": bool(right[i]),
-             "expected": CLASSES[truth[i]],
+            {"kind": "image_to_class", "query": {"id": id_, "label": CLASSES[truth[i]]},
+             "right": bool(right[i]),
              "answers": [{"text": CLASSES[answer[i]], "score": 0.31, "right": bool(right[i])},
                          {"text": CLASSES[(answer[i] + 1) % 10], "score": 0.22, "right": False}]}
             for i, id_ in enumerate(ids)
         ],
         "per_sample": {"accuracy": {"ids": ids, "values": right.astype(int).tolist()}},
+        "notes": ["1 class has no sample."],
         "provenance": _provenance(prompts=prompts, templates=3),
     }  # fmt: skip
 
@@ -217,7 +218,8 @@ def _retrieval(rng: np.random.Generator, ids: list[str], skill: float) -> dict[s
         texts = [{"text": caption(j), "score": s, "right": j == i} for j, s in zip(order, scores)]
         found = [{"id": ids[j], "score": s, "right": j == i} for j, s in zip(order, scores)]
         examples += [
-            {"kind": "image_to_text", "query": {"id": ids[i]}, "right": hit, "answers": texts},
+            {"kind": "image_to_text", "query": {"id": ids[i]}, "right": hit,
+             "rank": 1 if hit else 3, "answers": texts},
             {"kind": "text_to_image", "query": {"text": caption(i)}, "right": hit,
              "answers": found},
         ]  # fmt: skip

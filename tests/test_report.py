@@ -108,6 +108,8 @@ def test_every_section_is_there_with_what_it_promises(page):
                  "Right", "Pictures × captions", "Map of embeddings", "per class",
                  "wilson 95%"):  # fmt: skip
         assert word in scores
+    assert "right answer at place 3" in scores and "1 class has no sample." in scores
+    assert "is: " in page.classed("truth")[0].text
     rejected = page.by_id("rejected").text
     assert "2 samples" in rejected  # the same id in two epochs is one sample
     assert "truncated image" in rejected and "train.zip:digit-0003.png" in rejected
@@ -163,11 +165,13 @@ def test_hostile_text_stays_text_wherever_it_comes_from(run, tmp_path):
                 for name in names},
         tables={name: {"columns": names[:2], "rows": [[name, HOSTILE[1]]]} for name in names},
         confusion={"classes": names, "counts": [[1] * 10] * 10},
-        examples=[{"kind": name, "query": {"id": name, "text": name}, "right": False,
-                   "expected": name, "answers": [{"text": name}, {"id": name}]} for name in names],
+        examples=[{"kind": name, "right": False, "rank": 7,
+                   "query": {"id": name, "text": name, "label": name},
+                   "answers": [{"text": name}, {"id": name}]} for name in names],
         cosine={"ids": names, "texts": names, "matrix": [[0.1] * 10] * 10},
         map={"ids": names, "x": [*range(10)], "y": [*range(10)], "label": names,
              "method": names[0]},
+        notes=names,
         provenance={name: {name: name} for name in names} | {"source": HOSTILE[1]},
     )  # fmt: skip
     config = read_config(bad / "config.yaml")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_numbers_taken_in_another_way_are_refused(tmp_path, other, says):
     assert "zeroshot: accuracy" not in [e.text for e in page.named("figcaption")]
 
 
-def scored(name: str, image: str = "vit", **provenance: object) -> tuple[Run, Score]:
+def scored(name: str, image: str = "vit", **provenance: Any) -> tuple[Run, Score]:
     made = {"source": "s", "source_fingerprint": "f", "settings": {"prompts": "p"}} | provenance
     score = Score("zeroshot", "zeroshot", 1, "1", 10, {}, {"provenance": made})
     run = Run(Path(name), name, {"model": {"image": {"name": image}}}, scores=[score])
@@ -73,13 +74,14 @@ def judged(*pairs: tuple[Run, Score]):
 
 
 def test_how_the_work_was_done_does_not_hinder_a_comparison():
-    fast = {"settings": {"prompts": "p", "batch_size": 512, "workers": 4}}
+    fast: dict[str, Any] = {"settings": {"prompts": "p", "batch_size": 512, "workers": 4}}
     found = judged(scored("a"), scored("b", **fast))
     assert found.groups == [["a", "b"]] and not found.refused and not found.warned
 
 
 def test_another_preprocessing_of_the_same_tower_is_refused_and_of_another_flagged():
-    one, two = {"preprocess": {"size": [64, 64]}}, {"preprocess": {"size": [96, 96]}}
+    one: dict[str, Any] = {"preprocess": {"size": [64, 64]}}
+    two: dict[str, Any] = {"preprocess": {"size": [96, 96]}}
     same = judged(scored("a", **one), scored("b", **two))
     assert len(same.groups) == 2 and "preprocessing in front of the same tower" in same.refused[0]
     towers = judged(scored("a", **one), scored("b", image="resnet", **two))
@@ -96,7 +98,7 @@ def test_what_cannot_be_checked_is_flagged():
 
 
 def test_another_precision_is_flagged():
-    settings = {"settings": {"prompts": "p", "precision": "bf16"}}
+    settings: dict[str, Any] = {"settings": {"prompts": "p", "precision": "bf16"}}
     found = judged(scored("a"), scored("b", **settings))
     assert len(found.groups) == 1 and "precision" in found.warned[0]
 

@@ -62,13 +62,14 @@ def test_nothing_that_turns_the_direction_of_writing_is_left(text):
                 {"classes": ANY_JSON, "counts": ANY_JSON}) | ANY_JSON,
             "examples": st.lists(st.fixed_dictionaries(
                 {}, optional={"kind": ANY_JSON, "query": ANY_JSON, "right": ANY_JSON,
-                              "answers": ANY_JSON, "expected": ANY_JSON}), max_size=3) | ANY_JSON,
+                              "answers": ANY_JSON, "rank": ANY_JSON}), max_size=3) | ANY_JSON,
             "cosine": st.fixed_dictionaries(
                 {"ids": ANY_JSON, "texts": ANY_JSON, "matrix": ANY_JSON}) | ANY_JSON,
             "map": st.fixed_dictionaries(
                 {"ids": ANY_JSON, "x": st.lists(st.floats(), max_size=3), "y": ANY_JSON},
                 optional={"label": ANY_JSON, "method": ANY_JSON}) | ANY_JSON,
             "provenance": ANY_JSON,
+            "notes": ANY_JSON,
             "per_sample": ANY_JSON,
         },
     )

@@ -16,6 +16,7 @@ TITLES = {
     "knn": "Nearest neighbours",
     "cluster": "Clustering",
     "fewshot": "Few-shot episodes",
+    "overview": "The shared space",
     "diagnostics": "Feature diagnostics",
 }
 # Metrics that a reader looks for first.
@@ -51,12 +52,19 @@ def evaluation(run: Run, score: Score, finder: Finder, id_: str) -> Html:
         tag("h3", foreign(title_of(score), 80)),
         tag("p", [tag("span", fact) for fact in facts], class_="meta"),
         metrics(score.values, f"{title_of(score)}: values"),
+        [tag("p", foreign(note), class_="note") for note in _notes(score)],
         [tag("p", foreign(note), class_="missing") for note in pictures.notes],
         _parts(score, pictures, _classes(run)),
         _provenance(score),
         id=id_,
         class_="evaluation",
     )
+
+
+def _notes(score: Score) -> list[str]:
+    """What the evaluation itself wants a reader to know."""
+    notes = score.body.get("notes")
+    return [str(note) for note in notes[:20]] if isinstance(notes, list) else []
 
 
 def _parts(score: Score, pictures: Pictures, order: Sequence[str]) -> list[Html]:

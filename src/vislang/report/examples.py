@@ -82,7 +82,7 @@ def _card(item: Example, pictures: Pictures) -> Html:
         tag(
             "div",
             _side(query if isinstance(query, Mapping) else {}, pictures),
-            tag("p", "is: ", foreign(item["expected"], 120)) if item.get("expected") else None,
+            _truth(item),
             class_="query",
         ),
         tag("ol", shown, class_="answers pictures" if as_pictures else "answers")
@@ -90,6 +90,18 @@ def _card(item: Example, pictures: Pictures) -> Html:
         else tag("p", "no answers in the file", class_="missing"),
         class_="example",
     )
+
+
+def _truth(item: Example) -> Html | None:
+    """What the query truly is, and at which place the right answer stands, where they are known."""
+    query, rank = item.get("query"), item.get("rank")
+    label = query.get("label") if isinstance(query, Mapping) else None
+    parts = []
+    if label is not None:
+        parts.append(tag("span", "is: ", tag("strong", foreign(label, 80))))
+    if isinstance(rank, int) and not isinstance(rank, bool) and rank > 1:
+        parts.append(tag("span", f"right answer at place {rank:,}"))
+    return tag("p", parts, class_="truth") if parts else None
 
 
 def _side(side: Mapping[str, Any], pictures: Pictures) -> list[Html]:
