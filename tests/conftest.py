@@ -40,6 +40,11 @@ os.environ |= {
 for _name in ("VISLANG_TRACEBACK", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
     os.environ.pop(_name, None)
 
+if os.environ.get("VISLANG_SHAPES", "0") == "1":
+    import shape_checks
+
+    shape_checks.install()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """One torch thread; hypothesis without deadlines and with the same examples every time."""
