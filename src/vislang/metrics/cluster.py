@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislang.metrics.intervals import RESAMPLES, Interval, _ends, _made, _percent
+from vislang.metrics.intervals import RESAMPLES, Interval, from_draws
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,12 +135,10 @@ def agreements(
         again = again[again.sum(1) > 0][:, again.sum(0) > 0]
         for name, measure in AGREEMENTS.items():
             draws[name].append(measure(again))
-    found = {}
-    for name, value in values.items():
-        drawn = np.array(draws[name])
-        low, high = _ends(drawn - drawn.mean() + value, level)
-        found[name] = _made(value, low, min(high, 1.0), n, f"bootstrap {_percent(level)}")
-    return found
+    return {
+        name: from_draws(value, np.array(draws[name]).clip(max=1), n, centred=True, level=level)
+        for name, value in values.items()
+    }
 
 
 def k_means(

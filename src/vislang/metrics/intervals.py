@@ -131,7 +131,7 @@ def normal_mean(values: Float[np.ndarray, " n"], level: float = 0.95) -> Interva
     return _made(mean, mean - half, mean + half, n, f"t {_percent(level)}")
 
 
-def _resampled_counts(n: int, resamples: int, seed: int):
+def resampled_counts(n: int, resamples: int, seed: int):
     """Blocks [r, n] of how often each of n things is drawn in r resamples of size n."""
     rng = np.random.default_rng(seed)
     at_once = max(1, _BLOCK // max(n, 1))
@@ -141,9 +141,31 @@ def _resampled_counts(n: int, resamples: int, seed: int):
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
-def _ends(draws: np.ndarray, level: float) -> tuple[float, float]:
+def from_draws(
+    value: float,
+    draws: Float[np.ndarray, " R"],
+    n: int,
+    method: str = "bootstrap",
+    *,
+    centred: bool = False,
+    level: float = 0.95,
+) -> Interval:
+    """The percentile interval of an estimate's resampled values.
+
+    Args:
+        value: the estimate.
+        draws: its values on R resamples.
+        n: independent observations.
+        method: how the resamples were made.
+        centred: move the draws so that their mean is the estimate, for estimates that resampling
+            biases (information, distances of means: repeated samples look like agreement).
+        level: coverage.
+    """
+    draws = np.asarray(draws, np.float64)
+    if centred:
+        draws = draws - draws.mean() + value
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _made(value, float(low), float(high), n, f"{method} {_percent(level)}")
 
 
 def _grouped(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -185,10 +207,10 @@ def bootstrap_mean(
     if proportion and value in (0.0, 1.0):
         return wilson(value * len(sizes), len(sizes), level, why="all groups agree")
     draws = np.concatenate(
-        [(w @ sums) / (w @ sizes) for w in _resampled_counts(len(sizes), resamples, seed)]
+        [(w @ sums) / (w @ sizes) for w in resampled_counts(len(sizes), resamples, seed)]
     )
     kind = "bootstrap" if groups is None else "bootstrap over groups"
-    return _made(value, *_ends(draws, level), len(sizes), f"{kind} {_percent(level)}")
+    return from_draws(value, draws, len(sizes), kind, level=level)
 
 
 def bootstrap(
@@ -208,7 +230,7 @@ def bootstrap(
     value = float(statistic(np.arange(n)))
     rng = np.random.default_rng(seed)
     draws = np.array([statistic(rng.integers(0, n, n)) for _ in range(resamples)])
-    return _made(value, *_ends(draws, level), n, f"bootstrap {_percent(level)}")
+    return from_draws(value, draws, n, level=level)
 
 
 def jackknife(

@@ -1,0 +1,258 @@
+"""Few-shot episodes: classify queries by the nearest mean of a handful of examples.
+
+E: episodes, W: ways (classes of an episode), S: shots, Q: queries of a class, D: width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vislang.errors import UserError
+from vislang.evaluate.probe import CHOICES, choose, space_request
+from vislang.evaluate.requests import Embeddings, Requests, need
+from vislang.evaluate.scores import Scores
+from vislang.metrics.intervals import normal_mean
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+    from vislang.data.sample import Source
+
+_BYTES = 64_000_000  # of gathered features at a time
+
+
+class FewShot:
+    """Nearest-prototype accuracy over random episodes, with the interval of their mean.
+
+    Support samples come from the training source and queries from the test source, or, without a
+    training source, from different samples of the one source. Rows are centred on the support's
+    mean and normalised. As in language-guided pre-training (CVPR 2023), but seeded; an episode's
+    score is the mean over its classes, so that a class with few queries weighs as much as others.
+
+    Args:
+        way: classes of an episode.
+        shots: support samples a class; several numbers give several values.
+        queries: queries a class; a class with fewer gives what it has.
+        episodes: how many.
+        centre: subtract the mean of the support.
+        normalise: scale rows to length 1.
+        average: compare with the class's mean; False with its nearest support sample.
+        space: features (before the head) or embedding.
+        seed: of the episodes.
+    """
+
+    name = "fewshot"
+
+    def __init__(
+        self,
+        way: int = 5,
+        shots: int | Sequence[int] = (1, 5),
+        queries: int = 6,
+        episodes: int = 5000,
+        centre: bool = True,
+        normalise: bool = True,
+        average: bool = True,
+        space: str = "features",
+        seed: int = 0,
+    ):
+        choose("fewshot: space", space, CHOICES["space"])
+        self.shots = (shots,) if isinstance(shots, int) else tuple(shots)
+        counts = {"way": way, "queries": queries, "episodes": episodes}
+        for name, value in [*counts.items(), *(("shots", s) for s in self.shots)]:
+            if not isinstance(value, int) or value < (2 if name == "way" else 1):
+                least = 2 if name == "way" else 1
+                raise UserError(
+                    f"fewshot: {name} must be a whole number of at least {least}, got {value!r}."
+                )
+        if not self.shots:
+            raise UserError("fewshot: shots must hold at least one number.")
+        self.way, self.queries, self.episodes, self.seed = way, queries, episodes, seed
+        self.centre, self.normalise, self.average = centre, normalise, average
+        self.space = space
+
+    def requests(self, source: Source) -> Requests:
+        """Features and labels of both sources."""
+        need(source, "label", self.name)
+        return space_request(self.space)
+
+    def score(self, embeddings: Embeddings) -> Scores:
+        """Mean accuracy over episodes, for each number of shots."""
+        test = embeddings.labelled()
+        apart = embeddings.train is not None
+        train = embeddings.train.labelled() if embeddings.train is not None else test
+        features = {"train": train.space(self.space), "test": test.space(self.space)}
+        values, rows, notes = {}, [], list(embeddings.notes)
+        for shot in self.shots:
+            episodes = draw_episodes(
+                train.label, test.label if apart else None, self.way, shot, self.queries,
+                self.episodes, self.seed,
+            )  # fmt: skip
+            each = score_episodes(
+                features["train"], features["test"], episodes,
+                self.centre, self.normalise, self.average,
+            )  # fmt: skip
+            values[f"accuracy_{self.way}_way_{shot}_shot"] = normal_mean(each)
+            deviation = float(each.std(ddof=1)) if len(each) > 1 else None
+            rows.append([self.way, shot, self.queries, len(each), float(each.mean()), deviation,
+                         episodes.classes])  # fmt: skip
+            if episodes.left_out:
+                notes.append(f"{shot} shots: {episodes.left_out} classes with too few samples"
+                             " were left out.")  # fmt: skip
+        columns = ["way", "shot", "queries", "episodes", "mean", "standard deviation", "classes"]
+        how = "the training source" if apart else "other samples of the source itself"
+        notes.append(f"Support samples come from {how}.")
+        tables = {"episodes": {"columns": columns, "rows": rows}}
+        return Scores(self.name, len(test.label), values, tables=tables, notes=notes)
+
+    def settings(self) -> dict[str, Any]:
+        """All options."""
+        return {
+            "way": self.way, "shots": list(self.shots), "queries": self.queries,
+            "episodes": self.episodes, "centre": self.centre, "normalise": self.normalise,
+            "average": self.average, "space": self.space, "seed": self.seed,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Row numbers of episodes.
+
+    Args:
+        support: rows of the training features [E, W, S].
+        query: rows of the test features [E, W, Q]; places without a sample hold any row.
+        there: which queries are samples [E, W, Q].
+        classes: classes that episodes were drawn from.
+        left_out: classes that had too few samples.
+    """
+
+    support: Int[np.ndarray, "E W S"]
+    query: Int[np.ndarray, "E W Q"]
+    there: Bool[np.ndarray, "E W Q"]
+    classes: int = 0
+    left_out: int = 0
+
+
+def draw_episodes(
+    train: Int[np.ndarray, " n"],
+    test: Int[np.ndarray, " m"] | None,
+    way: int,
+    shot: int,
+    queries: int,
+    episodes: int,
+    seed: int,
+) -> Episodes:
+    """Draw distinct classes, and of each distinct support and query rows.
+
+    Args:
+        train: labels of the rows that support samples are drawn from.
+        test: labels of the rows that queries are drawn from; None draws both from `train`.
+        way, shot, queries, episodes, seed: sizes, and the seed of numpy's PCG64.
+
+    Raises:
+        UserError: fewer classes with enough samples than `way`.
+    """
+    count = int(max(train.max(initial=-1), -1 if test is None else test.max(initial=-1))) + 1
+    have, rows, start = _by_class(train, count)
+    if test is None:
+        usable = have > shot
+    else:
+        asked, test_rows, test_start = _by_class(test, count)
+        usable = (have >= shot) & (asked > 0)
+    chosen = np.flatnonzero(usable)
+    present = int((have > 0).sum())
+    if len(chosen) < way:
+        raise UserError(
+            f"fewshot: {way}-way episodes with {shot} shots need {way} classes with enough samples,"
+            f" but only {len(chosen)} of {present} have them. Use a smaller way or fewer shots."
+        )
+    rng = np.random.default_rng(seed)
+    keys = rng.random((episodes, len(chosen)))
+    picked = chosen[np.argsort(keys, axis=1)[:, :way]]  # [E, W]
+    if test is None:
+        place, there = _draw(have[picked], shot + queries, rng)
+        row = rows[np.minimum(start[picked][..., None] + place, len(rows) - 1)]
+        support, query, there = row[..., :shot], row[..., shot:], there[..., shot:]
+    else:
+        place, _ = _draw(have[picked], shot, rng)
+        support = rows[start[picked][..., None] + place]
+        place, there = _draw(asked[picked], queries, rng)
+        query = test_rows[np.minimum(test_start[picked][..., None] + place, len(test_rows) - 1)]
+    return Episodes(support, query, there, len(chosen), present - len(chosen))
+
+
+def _by_class(label: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sizes of the classes, all rows in the order of their class, and where each class begins."""
+    size = np.bincount(label, minlength=count)
+    return size, np.argsort(label, kind="stable"), np.cumsum(size) - size
+
+
+def _draw(size: np.ndarray, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """k distinct numbers below each size, uniformly; and which of them exist where size < k.
+
+    The j-th number is drawn among the size - j that are left, and moved past those taken before.
+    """
+    taken = np.empty((*size.shape, 0), np.int64)  # ascending
+    drawn = np.zeros((*size.shape, k), np.int64)
+    for j in range(k):
+        left = np.maximum(size - j, 1)
+        number = np.minimum((rng.random(size.shape) * left).astype(np.int64), left - 1)
+        for i in range(j):
+            number += number >= taken[..., i]
+        drawn[..., j] = number
+        taken = np.sort(np.concatenate([taken, number[..., None]], axis=-1), axis=-1)
+    return drawn, np.arange(k) < size[..., None]
+
+
+def score_episodes(
+    train: Float[np.ndarray, "n D"],
+    test: Float[np.ndarray, "m D"],
+    episodes: Episodes,
+    centre: bool = True,
+    normalise: bool = True,
+    average: bool = True,
+) -> Float[np.ndarray, " E"]:
+    """Accuracy of each episode: mean over its classes of the share of queries that are nearest
+    (by Euclidean distance) to their own class. Equal distances count against the model.
+    """
+    e, way, shot = episodes.support.shape
+    per = way * (shot + episodes.query.shape[2]) * train.shape[1] * 4
+    block = max(1, _BYTES // per)
+    scores = np.empty(e)
+    for first in range(0, e, block):
+        part = slice(first, first + block)
+        support = train[episodes.support[part]].astype(np.float32)  # [b, W, S, D]
+        query = test[episodes.query[part]].astype(np.float32)  # [b, W, Q, D]
+        if centre:
+            mean = support.mean(axis=(1, 2), keepdims=True)
+            support, query = support - mean, query - mean
+        if normalise:
+            support, query = _unit(support), _unit(query)
+        there = episodes.there[part]
+        hit = _nearest_is_own(support, query, average) & there
+        share = hit.sum(axis=2) / np.maximum(there.sum(axis=2), 1)
+        scores[part] = share.mean(axis=1)
+    return scores
+
+
+def _nearest_is_own(
+    support: Float[np.ndarray, "b W S D"], query: Float[np.ndarray, "b W Q D"], average: bool
+) -> Bool[np.ndarray, "b W Q"]:
+    b, way, shot, width = support.shape
+    targets = support.mean(axis=2) if average else support.reshape(b, way * shot, width)
+    asked = query.reshape(b, -1, width)
+    # ‖q - t‖² less ‖q‖², which is the same for all targets.
+    far = (targets**2).sum(-1)[:, None] - 2 * asked @ targets.transpose(0, 2, 1)
+    if not average:
+        far = far.reshape(b, -1, way, shot).min(axis=3)
+    far = far.reshape(b, way, -1, way)  # [b, own class, query, class]
+    index = np.arange(way)[None, :, None, None]
+    own = np.take_along_axis(far, index, axis=3)
+    return (far <= own).sum(axis=3) == 1  # only itself
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -1,0 +1,239 @@
+"""Image-text retrieval in both directions, with any number of captions per image.
+
+N: images with a caption, M: captions, D: width of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vislang.errors import UserError
+from vislang.evaluate.requests import Embeddings, Requests, need
+from vislang.evaluate.scores import Scores
+from vislang.metrics.features import unit
+from vislang.metrics.intervals import (
+    Interval,
+    bootstrap_mean,
+    from_draws,
+    resampled_counts,
+    wilson,
+)
+from vislang.metrics.rank import Ranks, median_rank, retrieval_ranks
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+    from vislang.data.sample import Source
+
+SHOWN = 6  # examples of each direction and verdict
+MOST_SAMPLES = 50_000
+SHARED = 0.01  # from this share of captions that several images have, both countings are given
+
+
+class Retrieval:
+    """Image-to-text and text-to-image recall at k, their mean, and median ranks.
+
+    An image is found if any of its captions is among the first k; a caption by its one image.
+    Ties count against the model. Where more than one caption in a hundred stands word for word at
+    several images, `same_text_...` counts each of those images (or captions) as right, too.
+
+    Args:
+        ks: the k of recall@k; those not below the number of candidates are left out.
+    """
+
+    name = "retrieval"
+
+    def __init__(self, ks: Sequence[int] = (1, 5, 10)):
+        if not ks or any(not isinstance(k, int) or k < 1 for k in ks):
+            raise UserError(f"retrieval: ks must be whole numbers of at least 1, got {list(ks)}.")
+        self.ks = tuple(sorted(set(ks)))
+
+    def requests(self, source: Source) -> Requests:
+        """Images and captions."""
+        need(source, "text", self.name)
+        return Requests(images=True, captions=True)
+
+    def score(self, embeddings: Embeddings) -> Scores:
+        """Recalls with intervals, and examples."""
+        image, text, owner, kept = _paired(embeddings)
+        notes = list(embeddings.notes)
+        left = len(embeddings.ids) - len(kept)
+        if left:
+            notes.append(f"{left} images without a caption were left out.")
+        ks = [k for k in self.ks if k < min(len(image), len(text))]
+        if len(ks) < len(self.ks):
+            notes.append(
+                f"recall@k for k in {[k for k in self.ks if k not in ks]} was left out: there are"
+                f" only {len(image)} images and {len(text)} captions."
+            )
+        if not ks:
+            raise UserError(
+                f"retrieval needs more than {self.ks[0]} images with captions, got {len(image)}."
+            )
+        rank = retrieval_ranks(image, text, owner)
+        values = recall_values(rank, owner, ks)
+        texts = embeddings.caption_texts
+        distinct, place = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+        shared = _shared(place, owner)
+        if shared >= SHARED:
+            notes.append(f"{shared:.1%} of the captions stand at more than one image.")
+            values |= _same_text_values(image, text, owner, place, len(distinct), ks)
+        ids = [embeddings.ids[row] for row in kept.tolist()]
+        return Scores(
+            self.name,
+            len(image),
+            values,
+            examples=_examples(rank, image, text, owner, ids, texts),
+            per_sample=_per_sample(rank, owner, ids) if len(text) <= MOST_SAMPLES else None,
+            notes=notes,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The k."""
+        return {"ks": list(self.ks)}
+
+
+def _paired(embeddings: Embeddings):
+    """Unit images that have a caption, unit captions, owners among them, rows of the images."""
+    owner = embeddings.caption_owner
+    if embeddings.captions is None or owner is None or not len(owner):
+        raise UserError(
+            "retrieval: no sample has both a usable image and a caption."
+            " Look at the rejected samples, or use a source with captions."
+        )
+    kept, place = np.unique(owner, return_inverse=True)
+    image = unit(embeddings.space("embedding")[kept])
+    return image, unit(np.asarray(embeddings.captions)), place, kept
+
+
+def recall_values(
+    rank: Ranks, owner: Int[np.ndarray, " M"], ks: Sequence[int]
+) -> dict[str, Interval]:
+    """Recalls, their mean and the median ranks.
+
+    Images are the independent things: Wilson for images, a bootstrap that draws images with all
+    their captions for everything that captions enter.
+    """
+    values = {}
+    for k in ks:
+        hits = int((rank.image_to_text < k).sum())
+        values[f"image_to_text@{k}"] = wilson(hits, len(rank.image_to_text))
+    for k in ks:
+        hit = (rank.text_to_image < k).astype(float)
+        values[f"text_to_image@{k}"] = bootstrap_mean(hit, owner, proportion=True)
+    values["mean_recall"] = _mean_recall(rank, owner, ks)
+    for way in ("image_to_text", "text_to_image"):
+        each = getattr(rank, way)
+        groups = np.arange(len(each)) if way == "image_to_text" else owner
+        values[f"{way}_median_rank"] = _median(each, groups)
+    return values
+
+
+def _mean_recall(rank: Ranks, owner: np.ndarray, ks: Sequence[int]) -> Interval:
+    """Mean of the recalls of both ways; one draw of images enters all of them."""
+    n = len(rank.image_to_text)
+    of_image = np.stack([rank.image_to_text < k for k in ks], 1).astype(float)  # [N, k]
+    hit = np.stack([rank.text_to_image < k for k in ks], 1).astype(float)
+    of_text = np.stack([np.bincount(owner, column, n) for column in hit.T], 1)
+    size = np.bincount(owner, minlength=n)
+    value = (of_image.mean(0).mean() + (of_text.sum(0) / size.sum()).mean()) / 2
+    draws = [
+        ((w @ of_image) / n).mean(1) / 2 + (w @ of_text / (w @ size)[:, None]).mean(1) / 2
+        for w in resampled_counts(n, 1000, 0)
+    ]
+    return from_draws(float(value), np.concatenate(draws), n, "bootstrap over groups")
+
+
+def _median(rank: np.ndarray, groups: np.ndarray, resamples: int = 200) -> Interval:
+    """Median place with a bootstrap over groups, by counting sorted ranks."""
+    order = np.argsort(rank, kind="stable")
+    ordered, of = rank[order], groups[order]
+    count = int(groups.max()) + 1
+    draws = []
+    for weights in resampled_counts(count, resamples, 0):
+        running = np.cumsum(weights[:, of], axis=1)
+        half = running[:, -1:] / 2
+        low = (running < half).sum(1)
+        high = (running <= half).sum(1).clip(max=len(ordered) - 1)
+        draws.append((ordered[low] + ordered[high]) / 2 + 1)
+    n = len(np.unique(groups))
+    return from_draws(median_rank(rank), np.concatenate(draws), n, "bootstrap over groups")
+
+
+def _shared(place: np.ndarray, owner: np.ndarray) -> float:
+    """Share of captions whose text stands at another image, too."""
+    pairs = np.unique(np.stack([place, owner]), axis=1)
+    images = np.bincount(pairs[0])
+    return float((images[place] > 1).mean())
+
+
+def _same_text_values(image, text, owner, place, distinct: int, ks) -> dict[str, Interval]:
+    """Recalls where a caption is right for every image that has the same words."""
+    first = np.full(distinct, len(text))
+    np.minimum.at(first, place, np.arange(len(text)))
+    words, images = np.unique(np.stack([place, owner]), axis=1)
+    if distinct < 2:
+        return {}
+    rank = retrieval_ranks(image, text[first], pairs=(images, words))
+    each = Ranks(rank.image_to_text, rank.text_to_image[place])
+    ks = [k for k in ks if k < distinct]
+    return {f"same_text_{k}": v for k, v in recall_values(each, owner, ks).items()} if ks else {}
+
+
+def _per_sample(rank: Ranks, owner: np.ndarray, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Hits at 1 of each query, for paired comparison of two models."""
+    if len(set(ids)) < len(ids):
+        return {}
+    count = np.zeros(len(ids), int)
+    names = []
+    for row in owner.tolist():
+        names.append(f"{ids[row]}#{count[row]}")
+        count[row] += 1
+    return {
+        "image_to_text@1": {"ids": list(ids), "values": (rank.image_to_text < 1).astype(int)},
+        "text_to_image@1": {
+            "ids": names, "values": (rank.text_to_image < 1).astype(int), "groups": owner
+        },
+    }  # fmt: skip
+
+
+def _examples(
+    rank: Ranks,
+    image: Float[np.ndarray, "N D"],
+    text: Float[np.ndarray, "M D"],
+    owner: Int[np.ndarray, " M"],
+    ids: Sequence[str],
+    texts: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A few queries each way, found and not found at 1, spread evenly over the source."""
+    shown = []
+    for kind, place, query, answers in (
+        ("image_to_text", rank.image_to_text, image, text),
+        ("text_to_image", rank.text_to_image, text, image),
+    ):
+        for right in (False, True):
+            rows = np.flatnonzero((place == 0) == right)
+            if not len(rows):
+                continue
+            for row in rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]:
+                score = answers @ query[row]
+                best = np.argsort(-score, kind="stable")[:5].tolist()
+                to_text = kind == "image_to_text"
+                shown.append({
+                    "kind": kind,
+                    "query": {"id": ids[row]} if to_text else {"text": texts[row]},
+                    "right": right,
+                    "rank": int(place[row]) + 1,
+                    "answers": [
+                        {
+                            **({"text": texts[j]} if to_text else {"id": ids[j]}),
+                            "score": float(score[j]),
+                            "right": bool(owner[j] == row if to_text else owner[row] == j),
+                        }
+                        for j in best
+                    ],
+                })  # fmt: skip
+    return shown
