@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -74,21 +75,23 @@ class Crew:
         from torch import Generator
         from torch.utils.data import DataLoader
 
-        if self._loader is None:
-            self._loader = DataLoader(
-                self._pieces,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=self._plan,
-                num_workers=self._workers,
-                collate_fn=_as_it_is,  # type: ignore[arg-type]
-                prefetch_factor=self._ahead,
-                persistent_workers=True,
-                worker_init_fn=_start_worker,
-                # Without its own generator it would draw a seed from torch's global one at each
-                # start, and a resumed run would see other dropout than an uninterrupted one.
-                generator=Generator(),
-            )
-        with _no_tokenizer_threads():
+        with _no_tokenizer_threads(), warnings.catch_warnings():
+            # More workers than cores make sense where they wait for a disk or a network.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            if self._loader is None:
+                self._loader = DataLoader(
+                    self._pieces,  # type: ignore[arg-type]
+                    batch_size=None,
+                    sampler=self._plan,
+                    num_workers=self._workers,
+                    collate_fn=_as_it_is,  # type: ignore[arg-type]
+                    prefetch_factor=self._ahead,
+                    persistent_workers=True,
+                    worker_init_fn=_start_worker,
+                    # Without its own generator it would draw a seed from torch's global one at each
+                    # start, and a resumed run would see other dropout than an uninterrupted one.
+                    generator=Generator(),
+                )
             return iter(self._loader)
 
 
