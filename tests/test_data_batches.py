@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
