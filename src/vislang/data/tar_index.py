@@ -68,8 +68,9 @@ def _group(shard: Path) -> pa.Table:
     columns: dict[str, list[tuple[int, int, int]]] = {}
     for name, offset, size in zip(members.names, members.offsets, members.sizes):
         key, extension = split_key(name.removeprefix("./"))
-        if not extension or key.rpartition("/")[2].startswith((".", "_")):
-            continue  # hidden files, and notes such as __classes__
+        stem = key.rpartition("/")[2]
+        if not extension or not stem or stem.startswith("__"):
+            continue  # hidden files, and notes such as __classes__.json
         row = rows.setdefault(key, len(rows))
         columns.setdefault(extension, []).append((row, offset, size))
     data = {"key": pa.array(list(rows), pa.string())}
