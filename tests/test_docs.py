@@ -70,7 +70,7 @@ def test_files_that_a_page_names_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_flags_that_a_page_names_exist(page):
-    known = {"--help", "--version", "--json", "--nproc-per-node", "--upgrade"}
+    known = {"--help", "--version", "--json", "--nproc-per-node"}
     for name in cli.COMMANDS:
         if name != "list":
             parser = make_parser(lookup("command", cli.COMMANDS, name), name)

@@ -12,6 +12,4 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
     """
     from vislang.report import write_report
 
-    page = out or runs[0] / "report.html"
-    write_report(runs, page)
-    print(f"Report: {page}")
+    print(f"Report: {write_report(runs, out or runs[0] / 'report.html').resolve()}")

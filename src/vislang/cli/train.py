@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +25,50 @@ def train(recipe: str, *, out: Path | None = None, config: TrainConfig) -> int:
             )
         out = Path(recipe)
     code = train_and_tell(config, out)
-    if code == 0 and is_first():
-        print(f"Next: vislang report {out}")
+    if code == 0:
+        if not config.data.valid:
+            tell(f"Next: vislang evaluate {out} --source SOURCE")
+        tell(f"Next: vislang report {out}")
     return code
 
 
 def train_and_tell(config: TrainConfig, out: Path) -> int:
     """Train, say where things are; 0, or the exit code of a clean stop by a signal."""
+    from vislang.train import Stopped
     from vislang.train import train as run_training
-    from vislang.train.stop import Stopped
 
+    judge = judge_of(config, out)
+    tell(f"Training: {out} (stop with Ctrl-C, go on with `vislang train {out}`)")
     try:
-        run_training(config, out, judge=judge_of(config))
+        last = run_training(config, out, judge=judge)
     except Stopped as stop:
-        if is_first():
-            print(f"{stop}\nTo go on: vislang train {out}", flush=True)
+        tell(str(stop))
         return 128 + stop.signal
-    if is_first():
-        print(f"Trained: {out} (config.yaml, log.jsonl, checkpoints/, scores/)", flush=True)
+    tell(f"Trained: {last}")
     return 0
 
 
-def judge_of(config: TrainConfig) -> Callable[..., Any] | None:
-    """What scores the model while it trains, when the config asks for evaluations."""
-    if not config.run.evaluations:
+def judge_of(config: TrainConfig, out: Path) -> Callable[..., Any] | None:
+    """What scores the model while it trains: the config's evaluations on its data.valid.
+
+    Recipes ask for evaluations that not every source can serve; those are left out, aloud.
+    """
+    asked = config.run.evaluations
+    if not asked or not config.data.valid:
         return None
-    from vislang.evaluate import make_judge
+    from vislang.cli.evaluate import servable
+    from vislang.data.sources import open_source
+    from vislang.evaluate import judge_from_config
 
-    return make_judge(config)
+    source = open_source(config.data.valid, **config.data.valid_options)
+    names = tuple(servable(source, asked))
+    for name in asked:
+        if name not in names:
+            tell(f"{name} is left out: {config.data.valid} lacks what it needs.")
+    return judge_from_config(replace(config, run=replace(config.run, evaluations=names)), out)
 
 
-def is_first() -> bool:
-    """Whether this process speaks for all that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+def tell(text: str) -> None:
+    """Print, from the first of several processes only."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)

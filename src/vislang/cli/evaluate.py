@@ -1,0 +1,137 @@
+"""vislang evaluate: any set of evaluations of a model, from one pass over the images."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislang.errors import UserError
+
+if TYPE_CHECKING:
+    from vislang.data.sample import Source
+    from vislang.evaluate.scores import Scores
+
+
+def evaluate(
+    model: str,
+    *,
+    source: str = "",
+    source_options: dict[str, Any] | None = None,
+    train_source: str = "",
+    train_options: dict[str, Any] | None = None,
+    suite: tuple[str, ...] = (),
+    suite_options: dict[str, Any] | None = None,
+    out: Path | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str = "auto",
+    precision: str = "auto",
+) -> None:
+    """Score a model by any set of evaluations; there is one pass over the images for all of them.
+
+    Scores go to OUT/scores/STEP/ as JSON, CSV and Markdown, every number with n and an interval.
+    Embeddings go to OUT/stores/ and are used again.
+
+    Args:
+        model: a run folder, a checkpoint, or a name such as open_clip:ViT-B-32/openai.
+        source: samples to test on: a path whose layout is recognised, layout:path, or a name; of a
+            run, by default its data.valid.
+        source_options: arguments of the source's layout, for example {split: test}.
+        train_source: samples that probe, knn and fewshot learn from; of a run tested on its
+            data.valid, by default its data.train; otherwise a part of the source.
+        train_options: arguments of that source's layout.
+        suite: evaluations, as in zeroshot,retrieval (`vislang list evaluations`); by default all
+            that the source has captions or labels for.
+        suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
+        out: folder for scores and stores; by default the run folder.
+        batch_size: samples a forward pass.
+        workers: loader processes; 0 loads in this process.
+        device: auto, cpu, cuda or cuda:N.
+        precision: auto, fp32 or bf16.
+    """
+    from vislang.data.sources import open_source
+    from vislang.evaluate import evaluate as run_evaluations
+
+    run = run_folder(model)
+    out = out or run
+    if out is None:
+        raise UserError(f"{model} is no run folder, so it needs a place for its scores: --out DIR.")
+    if not source:
+        if run is None:
+            raise UserError(f"{model} is no run folder, so it needs samples: --source SOURCE.")
+        source, source_options, train_source, train_options = _sources_of(
+            run, train_source, train_options
+        )
+    opened = open_source(source, **(source_options or {}))
+    names = suite or tuple(servable(opened))
+    scores = run_evaluations(
+        model, opened, names, out, step=_step_of(model), options=suite_options,
+        train_source=train_source or None, train_options=train_options,
+        batch_size=batch_size, device=device, precision=precision, workers=workers,
+    )  # fmt: skip
+    print(table(scores))
+    print(f"Scores: {out / 'scores' / f'{_step_of(model):09d}'}")
+    if run is not None:
+        print(f"Next: vislang report {run}")
+
+
+def run_folder(model: str) -> Path | None:
+    """The run that a MODEL belongs to, if it is a run folder or one of its checkpoints.
+
+    >>> run_folder("open_clip:ViT-B-32/openai")
+    """
+    path = Path(model)
+    for folder in (path, path.parent.parent):
+        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+            return folder
+    return None
+
+
+def _step_of(model: str) -> int:
+    """Optimizer steps behind a MODEL; 0 where there is no telling."""
+    run = run_folder(model)
+    if run is None:
+        return 0
+    if Path(model) == run:
+        from vislang.models.saved import newest_checkpoint
+
+        return int(newest_checkpoint(run).name)
+    return int(Path(model).name) if Path(model).name.isdigit() else 0
+
+
+def _sources_of(run: Path, train_source: str, train_options: dict[str, Any] | None):
+    """The sources that a run names: what it is tested on, and what a probe learns from."""
+    from vislang.config import read_config
+
+    data = read_config(run / "config.yaml").data
+    if not data.valid:
+        raise UserError(f"The run {run} names no data.valid to test on: give --source SOURCE.")
+    if train_source:
+        return data.valid, data.valid_options, train_source, train_options
+    return data.valid, data.valid_options, data.train, data.train_options
+
+
+def servable(source: "Source", names: Iterable[str] = ()) -> list[str]:
+    """Those evaluations (of all, if none are named) for which a source has what they need."""
+    from vislang.evaluate import EVALUATIONS
+    from vislang.evaluate.runner import build_evaluation
+
+    found = []
+    for name in names or EVALUATIONS:
+        evaluation = build_evaluation(name)
+        try:
+            evaluation.requests(source)
+        except UserError:
+            continue
+        found.append(name)
+    return found
+
+
+def table(scores: Iterable["Scores"]) -> str:
+    """Every value with its interval, one a line."""
+    rows = [
+        (found.evaluation, name, f"{v.value:.4g}", f"{v.low:.4g} to {v.high:.4g}", f"n = {v.n:,}")
+        for found in scores
+        for name, v in found.values.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)] if rows else []
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[4]]).rstrip() for row in rows)
