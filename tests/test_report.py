@@ -299,6 +299,18 @@ def test_a_source_that_has_changed_is_told(run, tmp_path):
     assert "has changed since it was scored" in Page.of(out.read_text()).text
 
 
+def test_of_two_sources_the_one_that_was_scored_gives_the_pictures(tmp_path):
+    opened = []
+
+    def open_either(spec, **options):
+        opened.append(spec)
+        return Drawn(fingerprint="f00dfacef00dface" if spec == "drawn:train" else "older")
+
+    run = make_run(tmp_path / "run")
+    page = Page.of(write_report([run], tmp_path, open_source=open_either).read_text())
+    assert opened == ["drawn:a", "drawn:train"] and "has changed" not in page.text
+
+
 def test_a_run_folder_names_no_code_to_import(run, tmp_path, monkeypatch):
     (tmp_path / "planted").mkdir()
     for name in ("__init__", "inner"):

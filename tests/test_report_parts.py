@@ -50,7 +50,7 @@ def test_nothing_that_turns_the_direction_of_writing_is_left(text):
     assert visible(visible(text)) == visible(text)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     st.fixed_dictionaries(
         {},

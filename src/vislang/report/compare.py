@@ -7,7 +7,7 @@ from vislang.report.collect import Run, Score
 from vislang.report.curves import overlaid
 from vislang.report.drift import Drift, best, drift, outcomes_of
 from vislang.report.evaluation import in_order, title_of
-from vislang.report.markup import Html, comma, duration, foreign, join, number, tag
+from vislang.report.markup import Html, breakable, comma, duration, foreign, join, number, tag
 from vislang.report.plots import marker, whisker
 from vislang.report.sections import Section, status
 from vislang.report.tables import flatten, interval, plain_text, scroll, table
@@ -167,7 +167,7 @@ def _row(metric: str, scores: Mapping[str, Score], places: Mapping[str, int]) ->
     arrow = {"higher": "higher is better", "lower": "lower is better"}.get(next(iter(aims), ""), "")
     scale = f"scale {number(low)}–{number(high)}" if known else ""
     below = [tag("small", text) for text in (arrow, scale) if text]
-    return tag("tr", tag("th", foreign(metric, 80), below, scope="row"), cells)
+    return tag("tr", tag("th", breakable(metric), below, scope="row"), cells)
 
 
 def _scale(values: Any) -> tuple[float, float]:

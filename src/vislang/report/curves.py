@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from vislang.files import fingerprint
 from vislang.report.collect import Run
-from vislang.report.evaluation import HEADLINE, in_order, title_of
+from vislang.report.evaluation import headline_names, in_order, title_of
 from vislang.report.markup import Html, join, tag
 from vislang.report.plots import Series, line_chart
 from vislang.report.values import Value
@@ -28,6 +28,8 @@ def learning(run: Run) -> Html:
         return tag("p", "The log holds no values yet, so there are no curves.", class_="missing")
     training = [_chart(title, [_line(run, name)]) for name, title in TRAINING.items()]
     others = [name for name in sorted(run.log.curves) if name not in TRAINING]
+    # Objectives repeat the scale among their parts, where it would only flatten the losses.
+    others = [name for name in others if name.removeprefix("parts.") not in TRAINING]
     parts = [name for name in others if name.startswith("parts.")]
     if len(parts) > 1:
         lines = [_line(run, name, name.removeprefix("parts."), i) for i, name in enumerate(parts)]
@@ -132,7 +134,8 @@ def _overlaid_evaluations(
     for name in dict.fromkeys(names):
         for members in _on_same_data(runs, comparable.get(name, [[run.name for run in runs]])):
             metrics = dict.fromkeys(m for run in members for m in run.history(name))
-            for metric in sorted(metrics, key=lambda m: not HEADLINE.match(m))[:MOST_METRICS]:
+            first = headline_names(metrics) or list(metrics)
+            for metric in first[:MOST_METRICS]:
                 lines = [
                     Series(run.name, points, places[run.name])
                     for run in members

@@ -1,7 +1,7 @@
 """One evaluation of one run: its numbers, tables, confusions, examples, cosines and map."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vislang.report import examples, matrices, scatter
 from vislang.report.collect import Run, Score
@@ -21,8 +21,23 @@ TITLES = {
 }
 # Metrics that a reader looks for first.
 HEADLINE = re.compile(
-    r"^(accuracy|top1|(image_to_text|text_to_image)(_recall)?@1|recall@1|ami|mean_accuracy)$", re.I
+    r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot)$"
 )
+MOST_HEADLINES = 2  # of one evaluation
+
+
+def headline_names(metrics: Iterable[str]) -> list[str]:
+    """The metrics that a reader looks for first.
+
+    Where captions stand at several images, the recalls that count any of them as right come in
+    place of those that ask for the one that was drawn.
+
+    >>> headline_names(["image_to_text@1", "same_text_image_to_text@1", "mean_recall"])
+    ['same_text_image_to_text@1']
+    """
+    found = [name for name in metrics if HEADLINE.match(name)]
+    shared = [name for name in found if name.startswith("same_text_")]
+    return (shared or found)[:MOST_HEADLINES]
 
 
 def title_of(score: Score) -> str:
@@ -88,8 +103,8 @@ def _parts(score: Score, pictures: Pictures, order: Sequence[str]) -> list[Html]
             tag("h4", "Map of embeddings"),
             *scatter.scatter(score.mapping("map"), pictures, order),
         ]
-    shown += named_tables(score.mapping("tables"))
-    return shown
+    tables = named_tables(score.mapping("tables"))
+    return [*shown, tag("div", tables, class_="tables")] if tables else shown
 
 
 def _classes(run: Run) -> list[str]:

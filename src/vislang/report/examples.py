@@ -9,6 +9,7 @@ from vislang.report.values import finite
 
 MOST_EACH = 6  # examples of one kind and verdict
 MOST_ANSWERS = 5
+BRIEF = 20  # characters of an answer that needs little room
 KINDS = {
     "image_to_text": "Picture to caption",
     "text_to_image": "Caption to picture",
@@ -55,8 +56,16 @@ def examples(items: Sequence[Example], pictures: Pictures) -> list[Html]:
                 continue
             count = f"{len(cards)} of {whole:,} in the file" if whole > len(cards) else str(whole)
             head = tag("h5", name, tag("small", count), class_="right" if right else "wrong")
-            groups += [head, tag("div", cards, class_="examples")]
+            narrow = all(map(_is_brief, verdicts[right]))
+            boxes = tag("div", cards, class_="examples narrow" if narrow else "examples")
+            groups += [head, boxes]
     return groups
+
+
+def _is_brief(item: Example) -> bool:
+    """Whether all answers are so short (names of classes) that the example needs little room."""
+    answers = _answers(item)
+    return all("text" in answer and len(str(answer["text"])) <= BRIEF for answer in answers)
 
 
 def _belongs(item: Example, kind: str, right: bool) -> bool:

@@ -5,12 +5,13 @@ the characters that would deceive the eye (bidirectional overrides, control char
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
+VOID = {"br", "col", "hr", "img", "input", "link", "meta", "wbr"}
 DECEIVING = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 KEPT = {"\n", "\t", "\u200c", "\u200d", "\u00ad"}  # line ends; joiners that scripts and emoji need
 
@@ -90,30 +91,42 @@ def foreign(text: Any, most: int = 400) -> Html:
     return tag("bdi", clip(str(text), most))
 
 
+def breakable(name: str, most: int = 80) -> Html:
+    """A metric's name that may break after its underscores and slashes.
+
+    >>> breakable("text_to@1")
+    '<bdi>text_<wbr>to@1</bdi>'
+    """
+    parts = re.split(r"(?<=[_/])", clip(name, most))
+    return tag("bdi", Html(tag("wbr").join(join(part) for part in parts)))
+
+
 def number(value: Any) -> str:
     """A number with the digits a reader can use.
 
-    >>> [number(x) for x in (0.97123, 12.345, 1234567, 1e-5, 0.0, float("nan"), None, True)]
-    ['0.971', '12.3', '1,234,567', '1e-05', '0', 'not finite', '–', 'yes']
+    >>> [number(x) for x in (0.97123, -12.345, 1234567, 1e-5, 0.0, float("nan"), None, True)]
+    ['0.971', '−12.3', '1,234,567', '1e-5', '0.000', 'not finite', '–', 'yes']
     """
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         return "not finite"
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size < 0.001 or size >= 1e15:
-        return f"{value:.3g}"
+    return ("−" if value < 0 else "") + _digits(abs(value))
+
+
+def _digits(size: int | float) -> str:
+    if isinstance(size, int):
+        return f"{size:,}"
+    if 0 < size < 0.001 or size >= 1e15:
+        digits, _, power = f"{size:.2e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     if size >= 1000:
-        return f"{value:,.0f}"
+        return f"{size:,.0f}"
     if size >= 100:
-        return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+        return f"{size:.0f}" if size == int(size) else f"{size:.1f}"
+    return f"{size:.1f}" if size >= 10 else f"{size:.3f}"
 
 
 def duration(seconds: float) -> str:

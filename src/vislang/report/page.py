@@ -54,9 +54,11 @@ def page(runs: Sequence[Run], open_source: Callable[..., Any] | None = None) -> 
     finder = Finder(open_source)
     if len(runs) == 1:
         title = runs[0].name
-        groups = [_sections(runs[0], finder, "")]
-        body = [_section(section) for section in groups[0]]
-        entries = [_entry(section) for section in groups[0]]
+        parts = _sections(runs[0], finder, "")
+        body = [_section(section) for section in parts]
+        entries = [_entry(section) for section in parts]
+        place = [section.title for section in parts].index("Evaluations") + 1
+        entries[place:place] = _jumps(runs[0], "", "sub")
     else:
         title = f"{len(runs)} runs compared"
         compared = comparison(runs)
@@ -75,27 +77,29 @@ def _sections(run: Run, finder: Finder, prefix: str) -> list[Section]:
         evaluation(run, score, finder, f"{prefix}eval-{place}")
         for place, score in enumerate(in_order(run.latest), 1)
     ]
+    jumps = tag("ul", _jumps(run, prefix), class_="jumps") if len(scored) > 1 else None
     if not scored:
         scored = [tag("p", "The run was not evaluated yet.", class_="missing")]
     return [
         Section(f"{prefix}summary", "Summary", summary(run)),
         Section(f"{prefix}trained", "What was trained", trained(run)),
         Section(f"{prefix}curves", "Learning curves", learning(run)),
-        Section(f"{prefix}evaluations", "Evaluations", join([_jumps(run, prefix), scored])),
+        Section(f"{prefix}evaluations", "Evaluations", join([jumps, scored])),
         Section(f"{prefix}rejected", "Rejected samples", rejections(run)),
         Section(f"{prefix}repeat", "Provenance and repeating", repeat(run)),
     ]
 
 
-def _jumps(run: Run, prefix: str) -> Html | None:
-    scores = in_order(run.latest)
-    if len(scores) < 2:
-        return None
-    links = [
-        tag("li", tag("a", foreign(title_of(score), 60), href=f"#{prefix}eval-{place}"))
-        for place, score in enumerate(scores, 1)
+def _jumps(run: Run, prefix: str, kind: str | None = None) -> list[Html]:
+    """Links to the evaluations of a run."""
+    return [
+        tag(
+            "li",
+            tag("a", foreign(title_of(score), 60), href=f"#{prefix}eval-{place}"),
+            class_=kind,
+        )
+        for place, score in enumerate(in_order(run.latest), 1)
     ]
-    return tag("ul", links, class_="jumps")
 
 
 def _section(section: Section) -> Html:

@@ -116,29 +116,29 @@ class Finder:
         self._opened: dict[str, _Opened] = {}
 
     def find(self, wanted: Iterable[str], places: Iterable["Origin"], fingerprint: str) -> Pictures:
-        """Pictures of the ids, from the first of the places that holds any of them."""
+        """Pictures of the ids, from the place of that fingerprint, else the first that has any."""
         ids = list(dict.fromkeys(wanted))
         found = Pictures()
         if not ids:
             return found
-        reasons = []
+        reasons: list[str] = []
+        changed = ""
         for origin in places:
             opened = self._open(origin)
-            if opened.why:
-                reasons.append(f"{origin.spec}: {opened.why}")
-                continue
-            images = opened.pictures(ids)
-            if not images:
-                reasons.append(f"{origin.spec}: holds none of the ids")
-                continue
-            found.images = images
-            if fingerprint and opened.fingerprint and opened.fingerprint != fingerprint:
-                found.notes.append(
-                    f"The source {origin.spec} has changed since it was scored: its fingerprint is"
-                    f" {opened.fingerprint}, the scores are of {fingerprint}. The pictures may not"
-                    " be those that were scored."
-                )
-            break
+            same = not fingerprint or opened.fingerprint in ("", fingerprint)
+            images = {} if opened.why or (changed and not same) else opened.pictures(ids)
+            if images and (same or not changed):
+                found.images = images
+                changed = "" if same else f"{origin.spec} (now {opened.fingerprint})"
+                if same:
+                    break
+            elif not images:
+                reasons.append(f"{origin.spec}: {opened.why or 'holds none of the ids'}")
+        if changed:
+            found.notes.append(
+                f"The source {changed} has changed since it was scored ({fingerprint}). The"
+                " pictures may not be those that were scored."
+            )
         if not found.images:
             why = "; ".join(reasons) or "neither the scores nor the config name a source"
             found.notes.append(f"Without pictures: the source could not be read ({why}).")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vislang.report.collect import Run
-from vislang.report.evaluation import HEADLINE, in_order, title_of
-from vislang.report.markup import Html, duration, foreign, join, number, tag
+from vislang.report.evaluation import headline_names, in_order, title_of
+from vislang.report.markup import Html, breakable, duration, foreign, join, number, tag
 from vislang.report.plots import whisker
 from vislang.report.tables import facts, interval, plain_text, rejected, settings, span_of, table
 from vislang.report.values import Value
@@ -41,8 +41,8 @@ def headline(run: Run) -> list[tuple[str, str, Value]]:
     found = []
     for score in in_order(run.latest):
         known = {name: value for name, value in score.values.items() if value.value is not None}
-        names = [name for name in known if HEADLINE.match(name)] or list(known)[:1]
-        found += [(title_of(score), name, known[name]) for name in names[:2]]
+        names = headline_names(known) or [name for name in known if known[name].better][:1]
+        found += [(title_of(score), name, known[name]) for name in names]
     return found[:8]
 
 
@@ -94,7 +94,7 @@ def _figure(title: str, name: str, value: Value) -> Html:
     return tag(
         "li",
         tag("span", foreign(title, 60), class_="of"),
-        tag("span", foreign(name, 60), class_="name"),
+        tag("span", breakable(name), class_="name"),
         tag("span", number(value.value), class_="value"),
         tag("span", interval(value) if value.has_interval else "no interval", class_="ends"),
         whisker(value, low, high),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vislang.report.log import Reason
-from vislang.report.markup import Html, foreign, join, number, tag
+from vislang.report.markup import Html, breakable, foreign, join, number, tag
 from vislang.report.plots import whisker
 from vislang.report.values import Value, read_value
 
@@ -42,7 +42,7 @@ def _numeric(items: Sequence[Any]) -> bool:
     """Whether a column holds numbers, and at most gaps beside them."""
     held = [item for item in items if item is not None]
     return bool(held) and all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in held
+        isinstance(item, int | float | Mapping) and not isinstance(item, bool) for item in held
     )
 
 
@@ -108,7 +108,7 @@ def metrics(values: Mapping[str, Value], caption: str) -> Html:
     for name, value in values.items():
         mark = whisker(value, low, high) if name in small else Html("")
         cells = [
-            tag("th", foreign(name, 80), scope="row"),
+            tag("th", breakable(name), scope="row"),
             tag("td", number(value.value), class_="number value", data_v=value.value),
             tag("td", interval(value), class_="number ends"),
             tag("td", mark, class_="mark"),
@@ -149,11 +149,27 @@ def named_tables(part: Mapping[str, Any]) -> list[Html]:
             shown.append(tag("p", text, class_="missing"))
             continue
         fit = [row for row in rows if isinstance(row, list) and len(row) == len(columns)]
-        shown.append(table(columns, fit, title))
+        shown.append(tag("div", table(*_with_ends(columns, fit), title)))
         if len(fit) < len(rows):
             text = f"{len(rows) - len(fit):,} rows of {title!r} have another length: left out."
             shown.append(tag("p", text, class_="missing"))
     return shown
+
+
+def _with_ends(columns: list[Any], rows: list[list[Any]]) -> tuple[list[Any], list[list[Any]]]:
+    """Columns x, low, high as one column with intervals."""
+    for at in range(1, len(columns) - 1):
+        if columns[at : at + 2] == ["low", "high"]:
+            merged = [
+                [
+                    *row[: at - 1],
+                    dict(zip(("value", "low", "high"), row[at - 1 : at + 2])),
+                    *row[at + 2 :],
+                ]
+                for row in rows
+            ]
+            return [*columns[:at], *columns[at + 2 :]], merged
+    return columns, rows
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
