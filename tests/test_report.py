@@ -114,6 +114,8 @@ def test_every_section_is_there_with_what_it_promises(page):
     assert "2 samples" in rejected  # the same id in two epochs is one sample
     assert "truncated image" in rejected and "train.zip:digit-0003.png" in rejected
     repeat = page.by_id("repeat").text
+    assert "vislang evaluate" in repeat and "--suite zeroshot,retrieval,cluster" in repeat
+    assert "--source" not in repeat  # a run is tested on its data.valid
     assert re.search(
         r"vislang train \S+/clip-digits/config.yaml --out \S+/clip-digits-again", repeat
     )
@@ -262,6 +264,17 @@ def test_a_loss_that_became_nan_is_told(run, tmp_path):
         log.write('{"kind": "train", "step": 410, "loss": NaN, "grad_norm": Infinity}\n')
     summary = written([other], tmp_path / "report.html").by_id("summary").text
     assert "loss was NaN or infinite for the first time at step 410" in summary
+
+
+def test_scores_of_another_source_name_it_in_the_command(run, tmp_path):
+    other = copy(run, tmp_path / "a run's")
+    score = json.loads((run / "scores/000000400/cluster.json").read_text())
+    made = score["provenance"] | {"source": "digits", "source_options": {"split": "test"}}
+    change_score(other, "cluster", provenance=made)
+    commands = written([other], tmp_path / "report.html").by_id("repeat").text
+    assert """ --source digits --source_options '{"split": "test"}' --suite cluster""" in commands
+    assert "--suite zeroshot,retrieval\n" in commands
+    assert "a run'\"'\"'s/config.yaml'" in commands  # a shell takes it back as it is
 
 
 def test_diagnostics_are_drawn_and_their_flags_told(run, tmp_path):

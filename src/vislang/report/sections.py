@@ -1,5 +1,6 @@
 """The parts of a run's report: summary, what was trained on what, rejected samples, repeat."""
 
+import json
 import shlex
 import statistics
 from collections.abc import Mapping
@@ -219,19 +220,29 @@ def rejections(run: Run) -> Html:
     )
 
 
+def _evaluations(run: Run) -> list[str]:
+    """Flags of `vislang evaluate`, once for each source that the run was scored on."""
+    suites: dict[str, list[str]] = {}
+    for score in in_order(run.latest):
+        source, options = score.provenance.get("source"), score.provenance.get("source_options")
+        valid, own = run.get("data.valid"), run.get("data.valid_options")
+        flags = ""
+        # Without --source a run is tested on its data.valid. Scores of an opened source give its
+        # name alone, without options: while training that is data.valid, too.
+        if source and (not valid or (options and (source, options) != (valid, own))):
+            flags = f" --source {shlex.quote(str(source))}"
+            flags += f" --source_options {shlex.quote(json.dumps(options))}" if options else ""
+        suites.setdefault(flags, []).append(score.name)
+    return [f"{flags} --suite {shlex.quote(','.join(names))}" for flags, names in suites.items()]
+
+
 def repeat(run: Run) -> Html:
     """The command that does the run again, and everything it depended on."""
     folder = str(run.folder)
     again = shlex.quote(f"{folder.rstrip('/')}-again")
     config = shlex.quote(f"{folder}/config.yaml")
     lines = [f"vislang train {config} --out {again}"] if run.config else []
-    suite = ",".join(score.name for score in in_order(run.latest))
-    source = run.get("data.valid") or run.get("data.train")
-    if suite and source:
-        lines.append(
-            f"vislang evaluate {again} --source {shlex.quote(str(source))}"
-            f" --suite {shlex.quote(suite)}"
-        )
+    lines += [f"vislang evaluate {again}{flags}" for flags in _evaluations(run)]
     lines.append(f"vislang report {again}")
     parts: list[Any] = [
         tag("p", "From the folder in which the run was started:", class_="note"),
