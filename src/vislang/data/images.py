@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vislang.data.sample import BadSample, Place
-from vislang.data.trees import ZipTree, fingerprint_files, open_tree
+from vislang.data.trees import ZipTree, fingerprint_files, fingerprint_many, open_tree
 from vislang.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NamedImages:
         self.home, self._names = Path(home), names
         self._tree: ZipTree | None = None
         if self.home.is_dir():
-            if not _holds(self.home, _probes(names), any):
+            if len(names) and not _holds(self.home, _probes(names), any):
                 raise self._none_found()
         elif self.home.suffix.lower() == ".zip":
             tree = open_tree(str(home))
@@ -66,8 +66,10 @@ class NamedImages:
         return self._tree.place(row)
 
     def fingerprint(self) -> str:
-        """Of the archives; of a folder only its path's last part, as the names are known anyway."""
-        return fingerprint_files(self._tree.archives) if self._tree else self.home.name
+        """Of the archives, or of the files in the folder."""
+        if self._tree:
+            return fingerprint_files(self._tree.archives)
+        return fingerprint_many(self.home, lambda row: self._names[row].as_py(), len(self._names))
 
 
 def find_images(

@@ -205,10 +205,10 @@ def _captions(
         else:
             rows.append(np.arange(n))
         values.append(pc.utf8_trim_whitespace(whole.cast(pa.large_string()).fill_null("")))
-    owner = np.concatenate(rows) if group is None else group[np.concatenate(rows)]
+    row = np.concatenate(rows)
+    owner = row if group is None else group[row]
     flat = pa.concat_arrays(values)
-    # stable: captions of a sample stay in the order of columns, then rows
-    order = np.argsort(owner, kind="stable")
+    order = np.lexsort((row, owner))  # stable: within a row in the order of columns
     order = order[pc.not_equal(flat, "").to_numpy(zero_copy_only=False)[order]]
     counts = np.bincount(owner[order], minlength=samples)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int64())
