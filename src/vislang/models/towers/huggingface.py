@@ -65,10 +65,7 @@ class HuggingfaceText(nn.Module):
 
     def set_grad_checkpointing(self, on: bool = True) -> None:
         """Recompute activations in the backward pass."""
-        if on:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.model.gradient_checkpointing_disable()
+        recompute(self.model, on)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [B, L] -> [B, D]; columns that are padding throughout are left out."""
@@ -78,6 +75,15 @@ class HuggingfaceText(nn.Module):
         if self.pooler == "cls":
             return out.pooler_output
         return pool(out.last_hidden_state, mask, self.pooler)
+
+
+def recompute(model: Any, on: bool) -> None:
+    """Switch a transformers model's recomputation of activations, whatever it is called there."""
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if on:
+        getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def pool(hidden: Tensor, mask: Tensor, pooler: str) -> Tensor:
@@ -131,6 +137,8 @@ def find_model(name: str) -> str:
         for folder in (spec.submodule_search_locations or []) if spec else []:
             if (Path(folder) / "model" / "config.json").is_file():
                 return str(Path(folder) / "model")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise UserError(f"There is no folder {name}. Check model.text.pretrained.")
     return name
 
 
@@ -150,7 +158,15 @@ def _config(settings: HuggingfaceOptions, source: str) -> Any:
                 "huggingface needs weights (model.text.pretrained: a folder or a name on the hub),"
                 " or options.config with a model_type for a random start."
             )
-        return AutoConfig.for_model(**values)
+        # These make transformers fetch and run code; no architecture needs them.
+        unsafe = (
+            "auto_map",
+            "attn_implementation",
+            "experts_implementation",
+            "quantization_config",
+        )
+        kept = {k: v for k, v in values.items() if k[0] != "_" and k not in unsafe}
+        return AutoConfig.for_model(**kept)
     except UserError:
         raise
     except Exception as error:
@@ -258,5 +274,5 @@ def _check(model: Any, tokenizer: Any, settings: HuggingfaceOptions) -> None:
 
 def _plain(config: Any) -> dict[str, Any]:
     """The config as JSON, without notes on where it came from."""
-    skip = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
-    return {k: v for k, v in config.to_dict().items() if k not in skip}
+    skip = ("transformers_version", "dtype", "torch_dtype", "architectures")
+    return {k: v for k, v in config.to_dict().items() if k[0] != "_" and k not in skip}

@@ -16,7 +16,7 @@ from vislang.errors import UserError
 from vislang.files import read_json
 from vislang.models.foreign import guarded
 from vislang.models.tokenizers import trim
-from vislang.models.towers.huggingface import find_model, from_transformers, quiet
+from vislang.models.towers.huggingface import find_model, from_transformers, quiet, recompute
 from vislang.models.towers.sides import check_side
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
@@ -63,11 +63,7 @@ class SentenceText(nn.Module):
 
     def set_grad_checkpointing(self, on: bool = True) -> None:
         """Recompute activations in the backward pass."""
-        inner = self.model[0].auto_model
-        if on:
-            inner.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            inner.gradient_checkpointing_disable()
+        recompute(self.model[0].auto_model, on)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """int64 [B, L] -> [B, D]; columns that are padding throughout are left out."""

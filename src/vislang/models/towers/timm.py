@@ -75,8 +75,10 @@ def _make(settings: TimmOptions, tag: str, weights: bool) -> tuple[Any, TimmOpti
     import timm
 
     name, _, own_tag = settings.name.partition(".")
+    architecture, saved = name, {}
     if settings.name.startswith(LOCAL):
         name, own_tag = settings.name, ""
+        _, architecture, saved = _local_config(name)
     elif not timm.is_model(name):
         raise UserError(
             f"timm has no model {name!r}.{nearest(name, timm.list_models())}"
@@ -97,8 +99,8 @@ def _make(settings: TimmOptions, tag: str, weights: bool) -> tuple[Any, TimmOpti
         how = f" with the weights {tag!r}" if wanted else ""
         raise UserError(f"timm cannot make {name}{how}: {error}") from error
     if name.startswith(LOCAL):
-        _, name, saved = _local_config(name)
         settings = replace(settings, model_options={**saved, **settings.model_options})
+        name = architecture
     return model, replace(settings, name=name)
 
 

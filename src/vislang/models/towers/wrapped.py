@@ -58,7 +58,8 @@ def run_on_meta(model: nn.Module, size: tuple[int, int]) -> Any:
     mode = model.training
     model.eval()
     try:
-        return functional_call(model, empty, (torch.zeros(1, 3, *size, device="meta"),))
+        with torch.no_grad():
+            return functional_call(model, empty, (torch.zeros(1, 3, *size, device="meta"),))
     finally:
         model.train(mode)
 
