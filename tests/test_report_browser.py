@@ -126,8 +126,13 @@ def test_a_link_into_a_folded_run_opens_it(browser, pages):
     assert browser.run("document.getElementById('run-2').open") is True
 
 
-def test_on_paper_everything_is_unfolded(browser, pages):
-    browser.show(pages["two"], 1280)
+def test_on_paper_everything_is_unfolded_and_nothing_is_left_to_press(browser, pages):
+    browser.show(pages["two"], 1280, dark=True)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    pressed = "[...document.querySelectorAll('nav, .theme, .csv')]"
+    assert browser.run(f"{pressed}.every(node => getComputedStyle(node).display === 'none')")
+    assert browser.run("getComputedStyle(document.documentElement).colorScheme") == "light"
+    browser.call("Emulation.setEmulatedMedia", media="")
     browser.run("dispatchEvent(new Event('beforeprint'))")
     assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
     browser.run("dispatchEvent(new Event('afterprint'))")
