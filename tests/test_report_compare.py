@@ -12,6 +12,7 @@ from test_report import self_contained, well_made
 from vislang.config import with_changes
 from vislang.report import write_report
 from vislang.report.collect import Run, Score, read_run, read_runs
+from vislang.report.compare import _scale
 from vislang.report.drift import Outcomes, best, drift, paired_p
 from vislang.report.values import Value
 
@@ -115,6 +116,13 @@ def test_best_needs_intervals_that_lie_apart():
     assert best({"a": value(0.9, better=""), "b": value(0.1, better="")}, {}) is None
     assert best({"a": value(0.9), "b": Value(0.1, better="higher")}, {}) is None
     assert best({"a": value(0.9)}, {}) is None
+
+
+def test_the_scale_of_a_row_holds_its_intervals_and_stays_a_share():
+    assert _scale([value(0.01, 0.01), value(0.985, 0.01)]) == (0.0, 1.0)
+    low, high = _scale([value(0.5), value(0.6)])
+    assert 0.4 < low < 0.48 and 0.62 < high < 0.7
+    assert _scale([]) == (0.0, 1.0)
 
 
 def test_best_may_rest_on_a_paired_test():

@@ -177,7 +177,11 @@ def _scale(values: Any) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = min(ends), max(ends)
     margin = (high - low) * 0.05 or abs(high) * 0.05 or 0.5
-    return low - margin, high + margin
+    # A margin must not suggest that a share could be negative or more than one.
+    return (
+        max(low - margin, 0.0) if low >= 0 else low - margin,
+        min(high + margin, 1.0) if high <= 1 else high + margin,
+    )
 
 
 def _value(value: Value, low: float, high: float, colour: int, top: bool) -> Html:
