@@ -29,6 +29,14 @@ class TowerConfig:
         head: a key of HEADS: none, linear, mlp.
         head_options: arguments of the head, for example {layers: 2, hidden: 2048}.
         frozen: the tower (not its head) keeps its weights and its embeddings are computed once.
+        adapter: small parts to train inside a transformer whose own weights are then locked
+            (`vislang list adapters`); empty for none.
+        adapter_options: arguments of the adapter, for example {rank: 16}.
+        prompt_tokens: learned vectors before the words of every text (CoOp); the tower's own
+            weights are then locked.
+        lock: which of the tower's parameters keep their values: globs of names ('*.attn.*') or
+            groups (embeddings, layers:0-5, first:N, last:N, final).
+        unlock: which of those are trained all the same ('*.ln_*'); wins over lock.
     """
 
     name: str = "scratch_vit"
@@ -37,6 +45,11 @@ class TowerConfig:
     head: str = "linear"
     head_options: dict[str, Any] = field(default_factory=dict)
     frozen: bool = False
+    adapter: str = ""
+    adapter_options: dict[str, Any] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    lock: tuple[str, ...] = ()
+    unlock: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,22 @@ class OptimConfig:
         betas: AdamW's decay rates of the first and second moment.
         eps: AdamW's stabiliser.
         weight_decay: decoupled decay; not on norms, biases, positions, class token or scale.
+        lr_image: peak rate of the image tower; -1 takes lr. A part with a rate of its own
+            follows the same curve, min_lr in proportion.
+        lr_text: peak rate of the text tower; -1 takes lr.
+        lr_head: peak rate of both heads; -1 takes lr.
+        weight_decay_image: decay of the image tower; -1 takes weight_decay.
+        weight_decay_text: decay of the text tower; -1 takes weight_decay.
+        weight_decay_head: decay of both heads; -1 takes weight_decay.
+        layer_decay_image: each layer of the image tower learns at this times the rate of the
+            one above it; 1 for all alike. Embeddings are the lowest layer.
+        layer_decay_text: the same for the text tower.
+        image_from: epoch at which the image side (tower and head) begins to learn, with a
+            warm-up of its own.
+        image_until: epoch by which the image side's rate has fallen to 0, where it stays (the
+            end of ProtoCLIP's runs); 0 is the end of the run.
+        text_from: epoch at which the text side begins to learn.
+        text_until: epoch by which the text side's rate has fallen to 0; 0 is the end of the run.
         clip_grad: largest norm of the whole gradient; 0 does not clip.
         epochs: passes over the training source (may be a fraction).
         steps: optimizer steps instead of epochs; 0 uses epochs.
@@ -126,6 +155,18 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.2
+    lr_image: float = -1.0
+    lr_text: float = -1.0
+    lr_head: float = -1.0
+    weight_decay_image: float = -1.0
+    weight_decay_text: float = -1.0
+    weight_decay_head: float = -1.0
+    layer_decay_image: float = 1.0
+    layer_decay_text: float = 1.0
+    image_from: float = 0.0
+    image_until: float = 0.0
+    text_from: float = 0.0
+    text_until: float = 0.0
     clip_grad: float = 1.0
     epochs: float = 10.0
     steps: int = 0
@@ -243,6 +284,8 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         return None
     elif origin is dict and isinstance(value, Mapping):
         return dict(value)
+    elif kind == tuple[str, ...] and isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
     elif origin in (tuple, list) and isinstance(value, list | tuple):
         arguments = typing.get_args(kind)
         inner = arguments[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 from vislang.errors import UserError
 from vislang.lookup import nearest
 
-FORMATS = ("open_clip", "vislang")
+FORMATS = ("open_clip", "vislang", "adapters")
 
 
 def export(
@@ -13,6 +13,7 @@ def export(
     *,
     out: Path,
     format: str = "open_clip",
+    merge: bool = False,
     ema: bool = False,
     trusted: bool = False,
 ) -> None:
@@ -22,7 +23,9 @@ def export(
         model: a run folder (its newest checkpoint), a checkpoint, or open_clip:NAME/PRETRAINED.
         out: folder to write.
         format: open_clip (open_clip_config.json and open_clip_model.safetensors) or vislang
-            (vislang.json and model.safetensors; any towers and heads).
+            (vislang.json and model.safetensors; any towers and heads), or adapters (only what
+            was added to the towers, and the heads: adapters.safetensors).
+        merge: fold the adapters lora and ia3 into the towers' weights first.
         ema: take the moving average of the weights.
         trusted: let the config beside the weights name parts of your own, 'package.module:Name'.
     """
@@ -33,9 +36,18 @@ def export(
     from vislang.models.pretrained import export_open_clip, load_model, save_model
 
     loaded = load_model(model, ema=ema, trusted=trusted)
+    if merge:
+        from vislang.models.adapters.merge import merge_adapters
+
+        merge_adapters(loaded)
     if format == "open_clip":
         export_open_clip(loaded, out, *learned_scale(model))
         how = f"open_clip.create_model_from_pretrained('local-dir:{out}')"
+    elif format == "adapters":
+        from vislang.models.adapters.saved import save_adapters
+
+        path = save_adapters(loaded, out / "adapters.safetensors")
+        how = f"vislang.models.adapters.saved.load_adapters(model, {str(path)!r})"
     else:
         if loaded.config is None:
             raise UserError(f"{model} has no config, so only --format open_clip can be written.")

@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "recipes": ("vislang.recipes", "RECIPES"),
     "towers": ("vislang.models.towers", "TOWERS"),
     "heads": ("vislang.models", "HEADS"),
+    "adapters": ("vislang.models.adapters", "ADAPTERS"),
     "tokenizers": ("vislang.models", "TOKENIZERS"),
     "objectives": ("vislang.objectives", "OBJECTIVES"),
     "sources": ("vislang.data.sources", "SOURCES"),
@@ -31,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def list_parts(argv: Sequence[str] = ()) -> int:
-    """Show what there is: recipes, towers, heads, objectives, sources, augments, evaluations.
+    """Show what there is: recipes, towers, heads, adapters, objectives, sources, evaluations ...
 
     Args:
         argv: [KIND] [--json].

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "report": "vislang.cli.report:report",
     "list": "vislang.cli.list:list_parts",
     "export": "vislang.cli.export:export",
+    "interpolate": "vislang.cli.interpolate:interpolate",
 }
 
 EXAMPLES = """\
@@ -89,7 +90,7 @@ def usage() -> str:
     """The text of `vislang --help`; one line a command, from the commands' docstrings."""
     from vislang import __doc__ as about
 
-    lines = [f"  {name:<10}{one_line(COMMANDS, name)}" for name in COMMANDS]
+    lines = [f"  {name:<13}{one_line(COMMANDS, name)}" for name in COMMANDS]
     first = (about or "").strip().split("\n")[0]
     return "\n".join(
         ["usage: vislang COMMAND ...", "", first, "", "commands:", *lines, "", EXAMPLES]

@@ -47,6 +47,7 @@ def build_side(
     A `width` of 0 takes the tower's own.
     """
     tower = build_tower(name, config, trusted, weights)
+    frozen = add_and_lock(name, tower, config, trusted)
     features = int(tower.width)  # type: ignore[arg-type]
     width = width or features
     head = lookup("head", HEADS, config.head, trusted=trusted)
@@ -55,7 +56,40 @@ def build_side(
         made = call(head, f"head {config.head!r}", options, features=features, width=width)
     except UserError as error:
         raise UserError(f"model.{name}: {error}") from error
-    return Side(tower, made, width, config.frozen)
+    return Side(tower, made, width, frozen)
+
+
+def add_and_lock(name: str, tower: nn.Module, config: TowerConfig, trusted: bool) -> bool:
+    """Put the prompt and the adapter that `config` asks for into a tower, and lock its weights.
+
+    Returns:
+        Whether nothing in the tower is left to train, so that it counts as frozen.
+    """
+    where = f"model.{name}"
+    extra = [f for f in ("adapter", "prompt_tokens", "lock", "unlock") if getattr(config, f)]
+    if config.frozen and extra:
+        raise UserError(
+            f"{where}.frozen keeps the whole tower as it is, so {where}.{extra[0]} has no use."
+            f" Set {where}.frozen to false: adapters and prompts lock the tower's own weights."
+        )
+    if config.adapter_options and not config.adapter:
+        raise UserError(f"{where}.adapter_options is given, but {where}.adapter is empty.")
+    try:
+        if config.prompt_tokens:
+            from vislang.models.prompt_tuning import insert_prompt
+
+            insert_prompt(tower, config.prompt_tokens)
+        if config.adapter:
+            from vislang.models.adapters.insert import insert_adapters
+
+            insert_adapters(tower, config.adapter, config.adapter_options, trusted)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if not extra:
+        return config.frozen
+    from vislang.models.locks import lock_tower
+
+    return lock_tower(tower, config.lock, config.unlock, where)
 
 
 def build_tower(

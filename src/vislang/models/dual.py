@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vislang.config import ModelConfig
 from vislang.errors import UserError
+from vislang.models.locks import hold_statistics
 
 FEATURES = "_features"
 
@@ -33,6 +34,8 @@ class Side(nn.Module):
         super().train(mode)
         if self.frozen:
             self.tower.eval()
+        elif mode:
+            hold_statistics(self.tower)
         return self
 
     def features(self, x: Tensor) -> Tensor:

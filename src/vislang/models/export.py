@@ -54,6 +54,7 @@ def export_open_clip(
         UserError: the model has a part that open_clip cannot state; the message says which.
     """
     folder = Path(folder)
+    _refuse_added(model)
     image, text = _image(model.side("image")), _text(model.side("text"))
     kinds = {part.quick_gelu for part in (image, text)} - {None}
     if len(kinds) > 1:
@@ -80,6 +81,17 @@ def export_open_clip(
     preprocess: Preprocess = model.side("image").tower.preprocess  # type: ignore[assignment]
     _write(folder, {"model_cfg": config, "preprocess_cfg": _preprocess(preprocess)}, state, model)
     return folder
+
+
+def _refuse_added(model: DualEncoder) -> None:
+    for name in ("image", "text"):
+        tower = model.side(name).tower
+        if hasattr(tower, "adapters") or hasattr(tower, "prompt"):
+            raise UserError(
+                f"The {name} tower has adapters or a learned prompt, which open_clip does not know."
+                " lora and ia3 fold into the weights first (merge_adapters, `vislang export"
+                " --merge`)." + INSTEAD
+            )
 
 
 def _write(folder: Path, about: Any, state: Mapping[str, Tensor], model: DualEncoder) -> None:

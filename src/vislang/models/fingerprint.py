@@ -1,10 +1,11 @@
 """What a model is, in sixteen hex digits: weights, preprocessing, tokenizer, architecture."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vislang.files import fingerprint
 from vislang.models.dual import DualEncoder, Side
@@ -28,6 +29,8 @@ def fingerprint_side(side: Side, head: bool = False) -> str:
     }
     if hasattr(tower, "preprocess"):
         about["preprocess"] = tower.preprocess
+    if hasattr(tower, "adapters"):
+        about["adapter"] = [tower.adapters.name, tower.adapters.options]  # type: ignore[union-attr]
     tokenizer = getattr(tower, "tokenizer", None)
     if tokenizer is not None and hasattr(tokenizer, "files"):
         files = tokenizer.files()
@@ -44,9 +47,13 @@ def fingerprint_model(model: DualEncoder) -> str:
 
 
 def _weights(module: nn.Module) -> str:
-    """Checksum over every tensor of the state dict, in the order of names."""
+    return fingerprint_tensors(module.state_dict())
+
+
+def fingerprint_tensors(state: Mapping[str, Tensor]) -> str:
+    """Checksum over every tensor of a state dict, in the order of names."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
         # As bytes, because numpy does not know every type (bfloat16).

@@ -71,8 +71,12 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_width)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
+    def forward(
+        self, x: Tensor, mask: Tensor | None, causal: bool, row: Tensor | None = None
+    ) -> Tensor:
+        """[B, L, D] -> [B, L, D], or with `row` [B] only that token of each sample, [B, D]."""
+        if row is not None:  # in here, so that hooks on the block see the last one, too
+            return self.one(x, row, mask)
         x = x + self.drop(self.attn(self.ln_1(x), mask, causal))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
@@ -128,7 +132,7 @@ class Transformer(nn.Module):
         last = blocks.pop() if row is not None else None
         for block in blocks:
             x = self._run(block, x, mask, causal)
-        return x if last is None else self._run(last.one, x, row, row_mask)
+        return x if last is None else self._run(last, x, row_mask, False, row)
 
     def _run(self, block: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
         if self.grad_checkpointing and self.training and torch.is_grad_enabled():

@@ -33,7 +33,7 @@ from vislang.train import checkpoint as ckpt
 from vislang.train.ema import Ema
 from vislang.train.frozen import FrozenFeatures
 from vislang.train.log import Log, Meter, Progress, read_log
-from vislang.train.optim import make_optimizer, make_schedule, set_rate
+from vislang.train.optim import make_optimizer, make_schedules, set_rate
 from vislang.train.setup import (
     Place,
     cadence,
@@ -87,7 +87,7 @@ def train(
     batches = frozen.batches
 
     steps = total_steps(config, len(batches))
-    schedule = make_schedule(config.optim, steps)
+    schedules = make_schedules(config.optim, steps, len(batches))
     optimizer = make_optimizer({"model": model, "objective": objective}, config.optim)
     ema = Ema(model, config.optim.ema) if config.optim.ema else None
     state = State(model, objective, optimizer, ema, place, folder, config.run.keep)
@@ -127,8 +127,9 @@ def train(
                 log.add("rejected", step=step, id=row.id, reason=row.reason, origin=row.origin)
             rows = sum(row_counts(len(batch["id"]), place.device))
             if rows:
-                rate = schedule.rate(step - 1)
-                set_rate(optimizer, rate)
+                rates = {side: s.rate(step - 1) for side, s in schedules.items()}
+                rate = rates[""]
+                set_rate(optimizer, rates)
                 loss, norm = _gradients(config, place, model, objective, ema, tensors, step)
                 log_due = due(step, config.run.log_every)
                 # A look at the numbers waits for a GPU, so there it is taken only when due.
