@@ -9,7 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pictures import jpeg
+from vislang.data.sample import BadSample
+from vislang.data.sources import open_source
+from vislang.errors import UserError
 
 Spec = tuple[str, dict[str, Any]]
 CAPTIONS = [f"a picture of thing {i}" for i in range(6)]
@@ -149,3 +154,20 @@ LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "table": table, "coco": coco, "redcaps": redcaps, "imagenet": imagenet, "zip": zip_,
     "folder": folder, "torchvision": torchvision,
 }  # fmt: skip
+
+
+def message(spec: str | Path, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        open_source(spec, **options)
+    return str(caught.value)
+
+
+def samples(spec: str | Path, **options) -> list:
+    source = open_source(spec, **options)
+    return [source[i] for i in range(len(source))]
+
+
+def verdict(source, index: int) -> str:
+    with pytest.raises(BadSample) as caught:
+        source[index]
+    return caught.value.reason

@@ -179,7 +179,7 @@ def test_captions_are_those_that_were_written(made):
         assert [source[i].texts for i in range(6)] == [(text,) for text in CAPTIONS], name
 
 
-# --- specs ------------------------------------------------------------------------------------
+# --- specs -----------------------------------------------------------------------------------
 
 
 def test_specs_that_name_nothing_are_explained(tmp_path, monkeypatch):

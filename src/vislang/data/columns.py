@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from csv import reader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,7 @@ def read_csv(
         columns: names of the columns of a file without a header line.
         encoding: of the text.
 
-    Returns:
-        (table, [(line number, what is wrong with it)]).
+    Returns: (table, [(line number, what is wrong with it)]).
     """
     import pyarrow as pa
     from pyarrow import csv
@@ -60,7 +60,7 @@ def read_csv(
     if not line.strip():
         raise UserError(f"The table {path} is empty: its first line should name the columns.")
     mark = _one_character(delimiter) or sniff_delimiter(line)
-    names = list(columns) or next(_csv_rows([line], mark))
+    names = list(columns) or next(reader([line], delimiter=mark))
     damaged: list[tuple[int, str]] = []
 
     def note(row: csv.InvalidRow) -> str:
@@ -80,18 +80,17 @@ def read_csv(
             f"The table {path} cannot be read with the delimiter {mark!r} and encoding"
             f" {encoding!r}: {error}. Set delimiter or encoding."
         ) from error
-    if len(damaged) > max(10, len(table)):
-        raise UserError(
-            f"{len(damaged):,} of {len(damaged) + len(table):,} rows of {path} do not have the"
-            f" {len(names)} columns of its first line, split by {mark!r}. Set delimiter."
-        )
+    _check_damage(path, len(damaged), len(table), len(names), mark)
     return table, damaged
 
 
-def _csv_rows(lines: Iterable[str], mark: str):
-    import csv
-
-    return csv.reader(lines, delimiter=mark)
+def _check_damage(path: Path, damaged: int, good: int, columns: int, mark: str) -> None:
+    """More bad rows than good ones mean another delimiter, not bad rows."""
+    if damaged > max(10, good):
+        raise UserError(
+            f"{damaged:,} of {damaged + good:,} rows of {path} do not have the {columns} columns of"
+            f" its first line, split by {mark!r}. Set delimiter."
+        )
 
 
 def _one_character(delimiter: str) -> str:

@@ -86,13 +86,20 @@ class Table:
         first = np.arange(n) if first is None else first
         self._captions = _captions([light[c] for c in texts], group, n, len(first))
         self._ids = _strings(light[named]).take(_rows(first)) if named else self._names
-        self._labels, names = None, []
-        if target:
-            values = light[target].take(_rows(first)).to_pylist()
-            self._labels, names = encode(values, read_classes(classes) if classes else ())
-        self.classes, self._n = tuple(names), len(first)
+        self._take_labels(light[target] if target else None, first, classes)
+        self._n = len(first)
         parts = {"image": picture, "text": texts, "label": target}
         self.gives = frozenset(kind for kind, found in parts.items() if found)
+
+    def _take_labels(
+        self, column: pa.ChunkedArray | None, first: np.ndarray, classes: str | Sequence[str]
+    ) -> None:
+        self._labels: np.ndarray | None = None
+        self.classes: tuple[str, ...] = ()
+        if column is not None:
+            values = column.take(_rows(first)).to_pylist()
+            self._labels, names = encode(values, read_classes(classes) if classes else ())
+            self.classes = tuple(names)
 
     def _open_images(
         self, opened: OpenedTable, picture: str | None, home: str
