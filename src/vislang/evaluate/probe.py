@@ -188,7 +188,7 @@ class LinearProbe:
             near = min(solved, key=lambda c: abs(np.log(c / cost)), default=None)
             begin = solved[near] if near is not None else start
             if self.penalty == "norm":
-                fit = unsquared_fit(problem, cost, begin, min(self.tolerance, 1e-8))
+                fit = unsquared_fit(problem, cost, begin, min(self.tolerance, 1e-7))
             else:
                 fit = problem.fit(1 / (cost * len(y)), begin, self.tolerance)
             solved[cost] = fit

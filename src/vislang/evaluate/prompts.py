@@ -62,13 +62,23 @@ def read_prompts(prompts: str | Sequence[str], own: Sequence[str] = ()) -> tuple
 
 
 def _from_open_clip(constant: str, name: str) -> tuple[str, ...]:
-    try:
-        from open_clip import zero_shot_metadata
-    except ModuleNotFoundError as error:
+    """The set as open_clip's installed package has it.
+
+    Its file of constants is run by itself: importing the package would take seconds.
+    """
+    import importlib.util
+
+    package = importlib.util.find_spec("open_clip")
+    places = package.submodule_search_locations if package else None
+    file = Path(places[0]) / "zero_shot_metadata.py" if places else None
+    spec = importlib.util.spec_from_file_location("_prompts", file) if file else None
+    if file is None or not file.exists() or spec is None or spec.loader is None:
         raise UserError(
             f"prompts {name!r} come with open_clip: pip install open_clip_torch, or use 'simple'."
-        ) from error
-    made = [template(_MARK) for template in getattr(zero_shot_metadata, constant)]
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = [template(_MARK) for template in getattr(module, constant)]
     return tuple(text.replace("{", "").replace("}", "").replace(_MARK, "{}") for text in made)
 
 

@@ -130,24 +130,24 @@ class Embeddings:
             caption_owner=None,
         )
 
-    def with_train(self, seed: int = 0, share: float = 0.8) -> tuple[Embeddings, Embeddings, str]:
+    def with_train(self, seed: int = 0, share: float = 0.2) -> tuple[Embeddings, Embeddings, str]:
         """(train, test, how they were made), both labelled.
 
         Without a training source the samples themselves are divided, stratified by class: `share`
-        of each class for training, the rest for testing.
+        of each class for testing, the rest for training.
         """
         test = self.labelled()
         if self.train is not None:
             return self.train.labelled(), test, "training source"
         if not len(test.label):
             raise UserError("No sample has a label, so there is nothing to learn from.")
-        train, held = stratified_split(test.label, 1 - share, seed)
+        train, held = stratified_split(test.label, share, seed)
         if not len(held):
             raise UserError(
                 f"The {len(test.label)} labelled samples cannot be divided into training and test:"
                 " every class has one sample. Give a training source (--train-source)."
             )
-        how = f"stratified {share:.0%} / {1 - share:.0%} of the source itself, seed {seed}"
+        how = f"stratified {1 - share:.0%} / {share:.0%} of the source itself, seed {seed}"
         return test.take(train), test.take(held), how
 
 

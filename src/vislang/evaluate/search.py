@@ -81,7 +81,7 @@ def stratified_split(
     held = []
     for value in np.unique(label):
         rows = np.flatnonzero(label == value)
-        count = max(int(share * len(rows)), 1) if len(rows) > 1 else 0
+        count = max(int(share * len(rows) + 1e-9), 1) if len(rows) > 1 else 0
         held.append(np.random.default_rng([seed, int(value)]).permutation(rows)[:count])
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, np.int64)
     return np.setdiff1d(np.arange(len(label)), chosen), chosen

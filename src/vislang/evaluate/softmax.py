@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vislang.evaluate.lbfgs import minimise
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 BLOCK = 2048  # samples in one sum; part of the definition of the result's last bits
 TOLERANCE = 1e-6  # of the gradient's norm
-STEPS = 5000
+MOST = 10_000  # evaluations
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,33 @@ class SoftmaxRegression:
         self.threads = threads or os.cpu_count() or 1
         self.mean = _mean(x)
         with _one_blas_thread():
-            variance, axes = np.linalg.eigh(self._sum(lambda rows: _gram(x[rows] - self.mean)))
-            # Directions without variance have no weight at the optimum.
-            kept = variance > max(variance[-1], 0) * len(variance) * np.finfo(float).eps
-            self.variance, self.axes = variance[kept] / self.n, axes[:, kept]
-            self.z = np.concatenate(
-                [(x[rows] - self.mean) @ self.axes for rows in self._blocks()]
-            ).astype(np.float64, copy=False)
+            self.axes = self._axes(x)
+            self.z = np.concatenate([(x[rows] - self.mean) @ self.axes for rows in self._blocks()])
+            inside = self.mean @ self.axes
+            self._mean_parts = inside, max(float(self.mean @ self.mean - inside @ inside), 0.0)
+            self.variance = np.maximum(np.einsum("nd,nd->d", self.z, self.z) / self.n, 0)
+
+    def _axes(self, x: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "D d"]:
+        """Orthonormal axes of the centred features, along which they vary by turns.
+
+        Directions without variance are left out: there the optimum has no weight. With fewer
+        samples than dimensions they come from the samples' products, and d < n.
+        """
+        epsilon = max(x.shape) * np.finfo(float).eps
+        if self.n > x.shape[1]:
+            values, axes = np.linalg.eigh(self._sum(lambda rows: _gram(x[rows] - self.mean)))
+            return axes[:, values > max(values[-1], 0) * epsilon]
+        centred = x - self.mean
+        values, left = np.linalg.eigh(centred @ centred.T)
+        # The smallest ones are not quite orthogonal after this product; QR makes them so.
+        return np.linalg.qr(centred.T @ left[:, values > max(values[-1], 0) * epsilon][:, ::-1])[0]
 
     def fit(
         self,
         l2: float,
         start: Fit | None = None,
         tolerance: float = TOLERANCE,
-        steps: int = STEPS,
+        most: int = MOST,
     ) -> Fit:
         """The optimum for one penalty.
 
@@ -111,45 +126,31 @@ class SoftmaxRegression:
             l2: 1 / (C n), above 0.
             start: a fit to start from, for instance with another penalty; None starts at 0.
             tolerance: of ‖∇F‖.
-            steps: most iterations.
+            most: evaluations.
         """
-        from scipy.optimize import minimize
-
         if not l2 > 0:
             raise ValueError(f"l2 must be above 0, got {l2}")
         scale = self._scale(l2)
-        last = {"gradient_norm": np.inf, "loss": np.nan, "evaluations": 0}
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             u, b = self._unpack(flat, scale)
             loss, of_u, of_b = self.loss_and_gradient(u, b)
-            of_u = of_u + l2 * u
-            last["loss"], last["evaluations"] = loss, last["evaluations"] + 1
-            last["gradient_norm"] = float(np.sqrt((of_u**2).sum() + (of_b**2).sum()))
+            of_u += l2 * u
             total = loss + l2 / 2 * float((u**2).sum())
             return total, np.concatenate([(of_u / scale[:-1]).ravel(), of_b / scale[-1]])
 
-        def stop_when_certain(intermediate_result) -> None:
-            if last["gradient_norm"] <= tolerance:
-                raise StopIteration
+        def small(gradient: np.ndarray) -> bool:
+            return self._norm(gradient, scale) <= tolerance
 
         with _one_blas_thread():
-            best = minimize(
-                objective,
-                self._pack(start, scale),
-                jac=True,
-                method="L-BFGS-B",
-                callback=stop_when_certain,
-                options={"maxcor": 20, "ftol": 0, "gtol": 0, "maxiter": steps, "maxfun": 3 * steps},
-            )
-            total, _ = objective(best.x)  # the line search may have looked further
-            u, b = self._unpack(best.x, scale)
+            found = minimise(objective, self._pack(start, scale), small, most)
+            u, b = self._unpack(found.x, scale)
+            loss, _, _ = self.loss_and_gradient(u, b)
+            norm = self._norm(found.gradient, scale)
             weight = u @ self.axes.T
-        norm = float(last["gradient_norm"])
-        return Fit(
-            weight, b - weight @ self.mean, l2, float(total), float(last["loss"]), norm,
-            int(last["evaluations"]), norm <= tolerance,
-        )  # fmt: skip
+            total = loss + l2 / 2 * float((u**2).sum())
+            bias = b - weight @ self.mean
+        return Fit(weight, bias, l2, total, loss, norm, found.evaluations, norm <= tolerance)
 
     def loss_and_gradient(
         self, u: Float[np.ndarray, "K d"], b: Float[np.ndarray, " K"]
@@ -188,6 +189,16 @@ class SoftmaxRegression:
         scale = np.sqrt(curvature + l2)
         scale[-1] = (1 / self.classes) ** 0.5
         return scale
+
+    def _norm(self, gradient: np.ndarray, scale: np.ndarray) -> float:
+        """‖∇F‖ with respect to the weight and bias of the features as they were given.
+
+        There the gradient of W is that of the centred features plus (gradient of b) ⊗ mean.
+        """
+        of_u, of_b = self._unpack(gradient, 1 / scale)
+        inside, outside = self._mean_parts
+        squared = ((of_u + np.outer(of_b, inside)) ** 2).sum()
+        return float(np.sqrt(squared + (of_b**2).sum() * (1 + outside)))
 
     def _pack(self, start: Fit | None, scale: np.ndarray) -> np.ndarray:
         if start is None:
@@ -261,19 +272,20 @@ def unsquared_fit(
         weight = np.zeros((problem.classes, len(problem.mean)))
         loss = float(-(prior * bias).sum())
         return Fit(weight, bias, target, loss, loss, 0.0, 1, True)
-    # l2 ‖W‖ = ‖∇CE‖ <= critical, and l2 ‖W‖ -> critical as l2 grows.
-    low, high, l2 = -30.0, None, target / max(start.weight_norm if start else 1.0, 1e-3)
-    log_l2, fit = float(np.log(l2)), start
-    for _ in range(100):
+    log_l2 = float(np.log(target / max(start.weight_norm if start else 1.0, 1e-3)))
+    low, high, slope, fit = -np.inf, np.inf, 0.8, start
+    before: tuple[float, float] | None = None
+    for _ in range(60):
         fit = problem.fit(float(np.exp(log_l2)), fit, tolerance)
-        miss = np.log(fit.l2 * fit.weight_norm) - np.log(target)
-        if abs(miss) < 1e-9:
+        miss = float(np.log(fit.l2 * fit.weight_norm) - np.log(target))
+        if abs(miss) < 1e-7 or high - low < 1e-12:
             break
         low, high = (log_l2, high) if miss < 0 else (low, log_l2)
-        step = log_l2 - miss * 1.3  # the slope lies between 0 and 1
-        inside = low < step and (high is None or step < high)
-        log_l2 = step if inside else (low + high) / 2 if high is not None else log_l2 + 2
-        if high is not None and high - low < 1e-12:
-            break
+        if before is not None and before[0] != log_l2:
+            slope = float(np.clip((miss - before[1]) / (log_l2 - before[0]), 0.02, 1.0))
+        before = (log_l2, miss)
+        step = log_l2 - miss / slope
+        inside = low < step < high
+        log_l2 = step if inside else (low + high) / 2
     assert fit is not None
     return fit
