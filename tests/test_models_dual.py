@@ -95,6 +95,13 @@ def test_a_frozen_tower_keeps_its_weights_its_mode_and_no_graph(batch):
     assert not torch.equal(model(**batch)["image"], out["image"])
 
 
+def test_a_frozen_tower_has_no_graph_whatever_its_input_asks_for(batch):
+    model = made(replace(CONFIG, image=replace(IMAGE, frozen=True)))
+    floats = (batch["image"] / 255).requires_grad_()
+    assert not model.side("image").features(floats).requires_grad
+    assert made().side("image").features(floats).requires_grad
+
+
 def test_freezing_survives_a_copy(batch):
     model = copy.deepcopy(made(replace(CONFIG, image=replace(IMAGE, frozen=True)))).train()
     assert not any(m.training for m in model.side("image").tower.modules())
@@ -171,6 +178,16 @@ def test_a_users_own_tower():
     fingerprint_model(made(config))
     with pytest.raises(UserError, match=r"no option 'sise'\. Did you mean 'size'"):
         made(replace(CONFIG, image=TowerConfig(f"{__name__}:own_tower", {"sise": 255})))
+
+
+def test_a_users_own_tower_is_told_apart_by_its_pixels():
+    from vislang.preprocess import Preprocess
+
+    tower = own_tower(side="image", pretrained="", weights=True, size=1)
+    tower.preprocess = Preprocess(size=(8, 8))
+    first = fingerprint_side(Side(tower, torch.nn.Identity(), 3))
+    tower.preprocess = Preprocess(size=(9, 9))
+    assert fingerprint_side(Side(tower, torch.nn.Identity(), 3)) != first
 
 
 def test_count_parameters():

@@ -242,6 +242,7 @@ HARD = (
     "naïve café ﬁne Ångström",
     "漢字かな 🙂 👩\u200d👩\u200d👧",
     "&lt;b&gt; &amp;amp; &eacute;",
+    "<b> &amp;amp;amp;lt; &amp;lt;",
     "âœ” donâ€™t",
     "a\x00b\x1b[31mc",
     "İstanbul ß ẞ ǅ",
