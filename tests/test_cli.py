@@ -5,9 +5,9 @@
 
 import inspect
 import json
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -239,13 +239,27 @@ def test_the_reader_of_a_pipe_may_leave():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]])
 def test_help_and_list_answer_at_once(arguments):
-    """Under 0.4 s; the fastest of three, as other tests run beside this one."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert run(*arguments).returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.4
+    """Under 0.4 s of processor time; benchmarks/startup.py takes the wall clock, undisturbed."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run(*arguments).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_any_command_without_a_traceback(number, code, child_environment):
+    program = (
+        "import os, sys, vislang.cli.main as m\n"
+        f"m.run_command = lambda argv: os.kill(os.getpid(), {int(number)})\n"
+        "sys.exit(m.main(['embed']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
 
 
 def test_commands_are_functions_with_typed_arguments():

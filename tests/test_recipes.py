@@ -56,12 +56,12 @@ def test_the_tiny_twin_keeps_what_makes_the_recipe(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_tiny_twin_trains_is_judged_and_goes_on_where_it_stopped(name, tmp_path):
-    from vislang.evaluate import make_judge
+    from vislang.evaluate import judge_from_config
     from vislang.train import train
     from vislang.train.log import read_log
 
     config = tiny(find_config(name))
-    last = train(config, tmp_path / "run", judge=make_judge(config))
+    last = train(config, tmp_path / "run", judge=judge_from_config(config, tmp_path / "run"))
     assert last.name == f"{config.optim.steps:09d}"
     lines = read_log(tmp_path / "run")
     losses = [line["loss"] for line in lines if line["kind"] == "train"]

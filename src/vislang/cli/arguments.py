@@ -42,13 +42,13 @@ def read_arguments(
         UserError: an unknown flag (with the nearest known one), a missing argument, a value of
             the wrong type.
     """
-    argv = with_lists(function, argv)
+    argv = in_order(function, argv)
     base = None
     if _config_parameter(function):
         base = _base_config(function, argv)
     parser = make_parser(function, prog, base)
     try:
-        values = parser.parse_args(list(argv)).as_dict()
+        values = nested(parser.parse_args(list(argv)).as_dict())
     except SystemExit as end:  # argparse ends the process after --help
         if end.code in (0, None):
             return None
@@ -59,6 +59,22 @@ def read_arguments(
         fields = {key: values.pop(key) for key in to_dict(base) if key != "recipe"}
         values["config"] = from_dict(TrainConfig, {"recipe": base.recipe} | fields)
     return values
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys within dicts as dicts: `--options.columns.image path` sets one key of one.
+
+    >>> nested({"options": {"columns.image": "path", "split": "test"}})
+    {'options': {'columns': {'image': 'path'}, 'split': 'test'}}
+    """
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        inner = made
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = nested(value) if isinstance(value, dict) else value
+    return made
 
 
 def make_parser(
@@ -186,12 +202,15 @@ def flat_fields(config: Any) -> Iterator[tuple[str, Any]]:
             yield field.name, value
 
 
-def with_lists(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
-    """Write `--suite a,b` as the list `["a", "b"]` for every flag that takes several names.
+def in_order(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
+    """A command line as the parser wants it.
+
+    `--suite a,b` becomes a list for flags that take several names; dashes within a flag's name
+    are taken for underscores.
 
     >>> def command(*, suite: tuple[str, ...] = ()): ...
-    >>> with_lists(command, ["--suite", "zeroshot,knn"])
-    ['--suite', '["zeroshot", "knn"]']
+    >>> in_order(command, ["--suite", "zeroshot,knn", "--batch-size=2"])
+    ['--suite', '["zeroshot", "knn"]', '--batch_size=2']
     """
     import json
 
@@ -200,6 +219,9 @@ def with_lists(function: Callable[..., Any], argv: Sequence[str]) -> list[str]:
     before = ""
     for token in argv:
         flag, equals, value = token.partition("=")
+        if flag.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+            token = flag + equals + value
         if flag in takes_names and equals and not value.startswith("["):
             token = f"{flag}={json.dumps([v for v in value.split(',') if v])}"
         elif before in takes_names and not token.startswith(("[", "--")):
