@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -47,12 +46,13 @@ class BarlowTwins(Objective):
         """Loss of the global batch, [B, D] each."""
         x, y = (self._columns(part) for part in self.project(*(rows[key] for key in self.needs)))
         count, width = x.shape
-        own = (x * y).sum(0) / count
-        agree = (own - 1).square().sum()
         if count < width:  # Σ_ij C² = Σ (x̂x̂ᵀ ∘ ŷŷᵀ) / B², of B x B matrices
+            own = (x * y).sum(0) / count
             squares = ((x @ x.T) * (y @ y.T)).sum() / count**2
         else:
-            squares = (x.T @ y).square().sum() / count**2
+            correlation = x.T @ (y / count)
+            own, squares = correlation.diagonal(), correlation.square().sum()
+        agree = (own - 1).square().sum()
         apart = squares - own.square().sum()
         self.parts = {"agreement": agree.detach(), "redundancy": apart.detach()}
         return agree + self.redundancy * apart
@@ -60,5 +60,4 @@ class BarlowTwins(Objective):
     def _columns(self, rows: Tensor) -> Tensor:
         if self.original:
             return F.normalize(F.normalize(rows, dim=-1), dim=0)
-        centred = rows - rows.mean(0)
-        return centred * torch.rsqrt(centred.square().mean(0) + self.epsilon)
+        return F.batch_norm(rows, None, None, training=True, eps=self.epsilon)

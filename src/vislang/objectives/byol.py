@@ -57,9 +57,8 @@ class BYOL(Objective):
         """Loss of the global batch, [B, D] each; in [0, 8]."""
         losses = []
         for view, target in ((image, image_2_teacher), (image_2, image_teacher)):
-            guess = F.normalize(self.predictor(self.projector(view)), dim=-1)
-            goal = F.normalize(self.teacher(target.detach()), dim=-1)
-            losses.append((guess - goal).square().sum(1).mean())
+            guess, goal = self.predictor(self.projector(view)), self.teacher(target.detach())
+            losses.append(2 - 2 * F.cosine_similarity(guess, goal, eps=1e-12).mean())
         self.parts = {"output_std": spread(goal), "momentum": goal.new_tensor(self.momentum)}
         return losses[0] + losses[1]
 

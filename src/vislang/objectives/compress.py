@@ -8,6 +8,7 @@ from torch import Tensor
 from vislang.objectives.distillation import Distillation
 from vislang.objectives.objective import positive
 from vislang.objectives.queue import Queue
+from vislang.objectives.soft import row_products, softmax_with_sum, sum_and_product
 
 
 class CompRess1q(Distillation):
@@ -43,10 +44,12 @@ class CompRess1q(Distillation):
         """Loss of the global batch, [B, D] each."""
         teacher, student = (F.normalize(part, dim=-1) for part in self.sides(rows))
         self.push(teacher, student)
-        wanted = (teacher @ self.queue.rows.T / self.temperature).log_softmax(1)
-        found = (student @ self.students_queue.T / self.temperature).log_softmax(1)
+        wanted = (teacher / self.temperature) @ self.queue.rows.T
+        found = (student / self.temperature) @ self.students_queue.T
+        share, wanted_sum = softmax_with_sum(wanted)
+        found_sum, product = sum_and_product(found, share)
         self.parts = {"cosine": (teacher * student).sum(1).mean().detach()}
-        return F.kl_div(found, wanted, reduction="batchmean", log_target=True)
+        return (row_products(share, wanted) - wanted_sum - product + found_sum).mean()
 
     @property
     def students_queue(self) -> Tensor:

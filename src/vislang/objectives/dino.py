@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vislang.objectives.selfdistillation import PrototypeDistillation, entropy
+from vislang.objectives.soft import sum_and_product
 
 
 class DINO(PrototypeDistillation):
@@ -38,17 +39,21 @@ class DINO(PrototypeDistillation):
         """Loss of prototype logits [B, K], one tensor for each view."""
         sharpness = self.current_teacher_temperature()
         wanted = [((teacher - self.center) / sharpness).softmax(1) for teacher in teachers]
-        found = [(student / self.temperature).log_softmax(1) for student in students]
-        pairs = self.pairs(students, teachers)
-        terms = [-(wanted[i] * found[j]).sum(1).mean() for i, j in pairs]
+        found = [student / self.temperature for student in students]
+        terms, pairs = [], 0
+        for j, logits in enumerate(found):
+            count, target = self.targets(wanted, j)
+            log_sum, product = sum_and_product(logits, target)
+            terms.append((count * log_sum - product).mean())
+            pairs += count
         with torch.no_grad():
             self._seen = torch.stack([teacher.mean(0) for teacher in teachers]).mean(0)[None]
         self.parts = {
-            "teacher_entropy": entropy(wanted[0].detach()),
+            "teacher_entropy": entropy(wanted[0]),
             "center_std": self.center.std(),
             "teacher_temperature": self._seen.new_tensor(sharpness),
         }
-        return torch.stack(terms).mean()
+        return torch.stack(terms).sum() / pairs
 
     def after_step(self) -> None:
         """Move the centre and the teacher's head."""

@@ -116,7 +116,6 @@ def momentum_copy(module: M) -> M:
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher <- momentum · teacher + (1 - momentum) · student; batch statistics are copied."""
-    for mine, other in zip(teacher.parameters(), student.parameters()):
-        mine.lerp_(other, 1 - momentum)
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
     for mine, other in zip(teacher.buffers(), student.buffers()):
         mine.copy_(other)

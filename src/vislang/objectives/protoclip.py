@@ -14,6 +14,7 @@ from vislang.objectives.infonce import symmetric_contrast
 from vislang.objectives.kmeans import Clusters, cluster_means, kmeans
 from vislang.objectives.layers import mlp
 from vislang.objectives.objective import Objective, clamp_log_scale, new_log_scale, positive
+from vislang.objectives.soft import soft_cross_entropy
 
 LABELS = ("image_labels", "text_labels", "external_labels")  # int64 [n], clusters
 ROWS = (  # [K, d]; a_from_b: mean of the projected a of each cluster of b
@@ -291,7 +292,7 @@ def prototype_loss(
     else:
         teacher = teacher.to(logits.dtype)
         target = (teacher[labels] @ teacher.T / temperature).softmax(1)
-        each = F.cross_entropy(logits, target, reduction="none")
+        each = soft_cross_entropy(logits, target)
     return (each * known).sum() / known.sum().clamp(min=1)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from vislang.objectives.objective import one_of
 from vislang.objectives.selfdistillation import PrototypeDistillation, entropy
 from vislang.objectives.sinkhorn import assign
+from vislang.objectives.soft import sum_and_product
 
 
 class ProtoCPC(PrototypeDistillation):
@@ -53,18 +54,21 @@ class ProtoCPC(PrototypeDistillation):
         else:
             wanted = [(teacher / sharpness).softmax(1) for teacher in teachers]
         found = [student / self.temperature for student in students]
-        terms = []
-        for i, j in self.pairs(students, teachers):
-            partition = (found[j] + self.prior.log()).logsumexp(1)
-            terms.append((partition - (wanted[i] * found[j]).sum(1)).mean())
+        log_prior, terms, pairs = self.prior.log(), [], 0
+        for j, logits in enumerate(found):
+            count, target = self.targets(wanted, j)
+            log_sum, product = sum_and_product(logits + log_prior, target)
+            product = product - target @ log_prior[0]  # Σ p z, not Σ p (z + ln π)
+            terms.append((count * log_sum - product).mean())
+            pairs += count
         with torch.no_grad():
             use = torch.stack([part.sum(0) for part in wanted]).sum(0)[None]
             self._seen = use / use.sum() * use.shape[1]
         self.parts = {
-            "teacher_entropy": entropy(wanted[0].detach()),
+            "teacher_entropy": entropy(wanted[0]),
             "prior_entropy": entropy(self.prior / self.prior.sum()),
         }
-        return torch.stack(terms).mean()
+        return torch.stack(terms).sum() / pairs
 
     def after_step(self) -> None:
         """Move the prior and the teacher's head."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from vislang.objectives.distillation import Distillation
 from vislang.objectives.objective import positive
 from vislang.objectives.queue import Queue
+from vislang.objectives.soft import softmax_with_sum, sum_and_product
 
 
 class SEED(Distillation):
@@ -46,15 +47,22 @@ class SEED(Distillation):
         """Loss of the global batch, [B, D] each."""
         teacher, student = (F.normalize(part, dim=-1) for part in self.sides(rows))
         self.queue.push(teacher)
-        wanted = self._logits(teacher, teacher) / self.teacher_temperature
-        found = self._logits(student, teacher) / self.temperature
-        loss = F.cross_entropy(found, wanted.softmax(1))
-        self.parts = {"cosine": (teacher * student).sum(1).mean().detach()}
-        return loss
-
-    def _logits(self, rows: Tensor, teacher: Tensor) -> Tensor:
-        own = (rows * teacher).sum(1, keepdim=True)
-        return torch.cat([own, rows @ self.queue.rows.T], 1)
+        # The own candidate is kept apart from the queue's: joining them would copy [B, K] twice.
+        sharp = teacher / self.teacher_temperature
+        wanted_own, wanted = (sharp * teacher).sum(1), sharp @ self.queue.rows.T
+        share, queue_sum = softmax_with_sum(wanted)
+        wanted_sum = torch.logaddexp(wanted_own, queue_sum)
+        cosine = (student * teacher).sum(1)
+        found_own, found = (
+            cosine / self.temperature,
+            (student / self.temperature) @ self.queue.rows.T,
+        )
+        found_sum, product = sum_and_product(found, share)
+        found_sum = torch.logaddexp(found_own, found_sum)
+        share_own, share_queue = (wanted_own - wanted_sum).exp(), (queue_sum - wanted_sum).exp()
+        self.parts = {"cosine": cosine.mean().detach()}
+        expected = share_own * found_own + share_queue * product
+        return (found_sum - expected).mean()
 
     def after_step(self) -> None:
         """Write the queue."""

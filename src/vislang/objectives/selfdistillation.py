@@ -102,12 +102,12 @@ class PrototypeDistillation(Objective):
         """Loss of prototype logits [B, K], one tensor for each view; subclasses write it."""
         raise NotImplementedError
 
-    def pairs(self, students: list[Tensor], teachers: list[Tensor]) -> list[tuple[int, int]]:
-        """(teacher, student) view numbers to compare: all but a view with itself."""
-        alone = self.teacher_head is None
-        return [
-            (i, j) for i in range(len(teachers)) for j in range(len(students)) if alone or i != j
-        ]
+    def targets(self, wanted: list[Tensor], student: int) -> tuple[int, Tensor]:
+        """How many teacher views a student view is compared with (all but its own), and the sum
+        of their distributions: Σ_i CE(z, p_i) needs no more than Σ_i p_i."""
+        own = student if self.teacher_head is not None else -1
+        others = [part for i, part in enumerate(wanted) if i != own]
+        return len(others), sum(others[1:], others[0])
 
     def current_teacher_temperature(self) -> float:
         """τ_t at this step."""
@@ -123,6 +123,9 @@ class PrototypeDistillation(Objective):
 
 
 @torch.no_grad()
-def entropy(distribution: Tensor) -> Tensor:
-    """Mean entropy of rows in nats; ln K when even, 0 when collapsed onto one prototype."""
-    return torch.special.entr(distribution).sum(1).mean()
+def entropy(distribution: Tensor, rows: int = 32) -> Tensor:
+    """Mean entropy of the first rows in nats; ln K when even, 0 when on one prototype.
+
+    Of all rows it would cost as much as the loss, whose logarithms it repeats.
+    """
+    return torch.special.entr(distribution.detach()[:rows]).sum(1).mean()

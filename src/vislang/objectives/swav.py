@@ -14,6 +14,7 @@ from vislang.objectives.queue import Queue
 from vislang.objectives.schedule import Clock
 from vislang.objectives.selfdistillation import entropy
 from vislang.objectives.sinkhorn import assign
+from vislang.objectives.soft import soft_cross_entropy, sum_and_product
 
 
 class SwAV(Objective):
@@ -72,20 +73,22 @@ class SwAV(Objective):
             directions = directions.detach()
         unit = [F.normalize(self.projector(rows[key]), dim=-1) for key in self.needs]
         scores = [view @ directions.T for view in unit]
-        found = [(score / self.temperature).log_softmax(1) for score in scores]
-        terms = []
+        found = [score / self.temperature for score in scores]
+        wanted = [self._assign(i, scores[i].detach()) for i in range(2)]
+        terms = [soft_cross_entropy(found[0], wanted[1]), soft_cross_entropy(found[1], wanted[0])]
+        for logits in found[2:]:  # a small crop: Σ_i CE(z, q_i) needs no more than Σ_i q_i
+            log_sum, product = sum_and_product(logits, wanted[0] + wanted[1])
+            terms.append(2 * log_sum - product)
         for i in range(2):
-            wanted = self._assign(i, scores[i].detach())
-            terms += [-(wanted * found[v]).sum(1).mean() for v in range(len(found)) if v != i]
             if self.queues and not self.clock.before(self.queue_start):
                 self._queue(i).push(unit[i])
         with torch.no_grad():
-            use = wanted.mean(0)
+            use = wanted[0].mean(0)
             self.parts = {
-                "assignment_entropy": entropy(wanted),
+                "assignment_entropy": entropy(wanted[0]),
                 "prototypes_used": entropy(use[None]).exp(),
             }
-        return torch.stack(terms).mean()
+        return torch.stack(terms).mean(1).sum() / (2 * len(found) - 2)
 
     def _queue(self, view: int) -> Queue:
         return cast(Queue, self.queues[view])
