@@ -81,6 +81,25 @@ def test_uint8_is_the_same_as_float(case, tower, inputs):
     assert one.shape == inputs.shape[1:]
 
 
+def test_other_precisions_agree(tower, inputs):
+    with torch.no_grad():
+        out = tower(inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.cosine_similarity(tower(inputs).float(), out).min() > 0.999
+        double = copy.deepcopy(tower).double()(inputs)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), out, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scratch_vit", "scratch_text"])
+def test_our_own_towers_compile_in_one_piece(name):
+    tower = CASES[name].build().eval()
+    inputs = CASES[name].inputs(tower)
+    whole = torch.compile(tower, backend="eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        torch.testing.assert_close(whole(inputs), tower(inputs), rtol=1e-4, atol=1e-5)
+
+
 def test_every_trained_parameter_gets_a_gradient(case):
     tower = case.build().train()
     tower(case.inputs(tower)).square().sum().backward()

@@ -42,7 +42,7 @@ def build_model(config: ModelConfig, trusted: bool = True, weights: bool = True)
 def build_side(
     name: str, config: TowerConfig, width: int, trusted: bool = True, weights: bool = True
 ) -> Side:
-    """One side ("image" or "text") of a dual encoder of shared width `width`.
+    """One side ("image" or "text") of a dual encoder of joint width `width`.
 
     A `width` of 0 takes the tower's own.
     """

@@ -1,6 +1,6 @@
 """A dual encoder: an image side and a text side that meet in one space.
 
-B: samples, F: features of a tower, D: shared width.
+B: samples, F: features of a tower, D: joint width.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ FEATURES = "_features"
 
 
 class Side(nn.Module):
-    """A tower and the head that maps its features onto the shared width.
+    """A tower and the head that maps its features onto the joint width.
 
     A frozen tower keeps its weights: they require no gradient, it stays in eval mode whatever
     `train()` says, and it runs without a graph. Its head learns all the same.
@@ -46,7 +46,7 @@ class Side(nn.Module):
         return self.tower(x)
 
     def forward(self, x: Tensor, from_features: bool = False) -> Tensor:
-        """The embedding in the shared space, not normalised: [B, D].
+        """The embedding in the joint space, not normalised: [B, D].
 
         Args:
             x: images, tokens, or (if `from_features`) the tower's output [B, F].

@@ -19,7 +19,7 @@ def fingerprint_side(side: Side, head: bool = False) -> str:
 
     Args:
         side: one side of a model.
-        head: include the head, for embeddings in the shared space instead of features.
+        head: include the head, for embeddings in the joint space instead of features.
     """
     tower = side.tower
     about: dict[str, Any] = {

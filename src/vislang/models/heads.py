@@ -1,6 +1,6 @@
-"""Heads: from a tower's features onto the shared width.
+"""Heads: from a tower's features onto the joint width.
 
-B: samples, F: features of the tower, D: shared width.  A builder is called as
+B: samples, F: features of the tower, D: joint width.  A builder is called as
 `builder(features, width, **options)` and returns a module [B, F] -> [B, D].
 """
 
@@ -85,7 +85,7 @@ def none_head(features: int, width: int, **options: Any) -> Head:
     settings = from_dict(NoneOptions, options, "head_options")
     if features != width:
         raise UserError(
-            f"head none leaves the tower's {features} features as they are, but the shared width"
+            f"head none leaves the tower's {features} features as they are, but the joint width"
             f" is {width}. Set model.width {features}, or the head to linear or mlp."
         )
     return Head(normalize=settings.normalize)
