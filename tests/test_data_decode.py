@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 import zipfile
 import zlib
 
@@ -200,9 +201,11 @@ def test_a_zip_bomb_member_is_refused_before_it_is_inflated(tmp_path):
         "file too large: 50,000,000 bytes, max_bytes is 1,000,000"
     )
     liar = Place(tmp_path / "bomb", 0, len(packed), "deflate", 1000)
-    assert reason(liar) == (
-        f"damaged container: a member of {tmp_path / 'bomb'} is not of its promised size"
-    )
+    tracemalloc.start()
+    why = reason(liar)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000  # it was not inflated to find out
+    tracemalloc.stop()
+    assert why == f"damaged container: a member of {tmp_path / 'bomb'} is not of its promised size"
 
 
 def test_a_cut_container_is_a_bad_sample(tmp_path):

@@ -76,10 +76,11 @@ class Augment:
         import numpy as np
 
         from vislang.data import pixels as operations
+        from vislang.resize import resize
 
         top, left, height, width = crop_box(pixels.shape, self.scale, self.ratio, rng)
         crop = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-        image = operations.resize(crop, *self.size, self.interpolation)
+        image = resize(crop, *self.size, self.interpolation)
         if rng.random() < self.flip:
             image = image.flip(-1)
         changes = self._draw_changes(rng)

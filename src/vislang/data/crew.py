@@ -119,10 +119,7 @@ def _as_it_is(piece: Batch) -> Batch:
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker; signals are the main process's to handle."""
-    import torch
-
-    torch.set_num_threads(1)
+    """Signals are the main process's to handle; torch itself gives a worker one thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,63 +1,21 @@
-"""Resizing and colour on the CPU, in torch's vectorised uint8 kernels.
+"""Colour and blur on the CPU, for augmentation.
 
-H, W: the picture's height and width; h, w: those of the result.
+H, W: the picture's height and width.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
+    from jaxtyping import Float
     from torch import Tensor
 
 # Weights of red, green and blue in grey: ITU-R BT.601, as Pillow and torchvision have them.
 _GREY = (0.299, 0.587, 0.114)
-
-
-def resize(
-    pixels: UInt8[np.ndarray, "H W 3"],
-    height: int,
-    width: int,
-    interpolation: str,
-    full_size: tuple[int, int] | None = None,
-) -> UInt8[Tensor, "3 h w"]:
-    """Resize with antialiasing, within one grey level of Pillow's result.
-
-    Args:
-        pixels: the picture.
-        height: h.
-        width: w.
-        interpolation: bicubic, bilinear or nearest.
-        full_size: size of the picture before the decoder scaled it. A decoder rounds 683 / 2 up
-            to 342 columns, of which the last is half empty: without this the result would be
-            stretched by half a pixel, which costs more than the scaling itself.
-    """
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, nothing is copied
-    if pixels.shape[:2] == (height, width) and full_size in (None, (height, width)):
-        return image[0]
-    if interpolation == "nearest":
-        rows, columns = _nearest(pixels.shape[0], height), _nearest(pixels.shape[1], width)
-        return torch.from_numpy(pixels[rows][:, columns]).permute(2, 0, 1)
-    if full_size is None or full_size == pixels.shape[:2]:
-        return F.interpolate(image, (height, width), mode=interpolation, antialias=True)[0]
-    factor = round(full_size[0] / pixels.shape[0]), round(full_size[1] / pixels.shape[1])
-    scale = [
-        side * shrunk / full * (1 + 1e-9)  # torch rounds rows x scale down
-        for side, shrunk, full in zip((height, width), factor, full_size)
-    ]
-    return F.interpolate(image, scale_factor=scale, mode=interpolation, antialias=True)[0]
-
-
-def _nearest(old: int, new: int) -> np.ndarray:
-    """Old position for each new one, with Pillow's own rounding: it adds step to step."""
-    steps = np.full(new, old / new)
-    steps[0] /= 2
-    return np.cumsum(steps).astype(np.int64).clip(0, old - 1)
 
 
 def grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
