@@ -31,8 +31,9 @@ from vislang.data.batches import Batches
 from vislang.data.decode import Limits, decode_scaled
 from vislang.data.order import sample_rng
 from vislang.data.sources import open_source
-from vislang.data.transforms import build_augment, evaluation_min_side, prepare_image
+from vislang.data.transforms import build_augment, evaluation_min_side
 from vislang.preprocess import Preprocess
+from vislang.resize import prepare_image
 
 TARGET = Preprocess(size=(224, 224))
 PICTURES, COSINE = 16, 0.999

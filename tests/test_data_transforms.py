@@ -11,21 +11,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pictures import jpeg, pixels
+from vislang import resize as resizing
 from vislang.data import AUGMENTS
 from vislang.data import pixels as operations
 from vislang.data.augment import Augment, crop_box
 from vislang.data.decode import Limits, decode_scaled
 from vislang.data.order import sample_rng
 from vislang.data.sample import BadSample, Sample
-from vislang.data.transforms import (
-    build_augment,
-    evaluation_min_side,
-    fitted_size,
-    prepare_image,
-    prepare_sample,
-)
+from vislang.data.transforms import build_augment, evaluation_min_side, prepare_sample
 from vislang.errors import UserError
 from vislang.preprocess import FITS, INTERPOLATIONS, Preprocess
+from vislang.resize import fitted_size, prepare_image
 
 PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -91,9 +87,9 @@ def test_any_picture_fits_any_size(height, width, size, fit, fraction):
 
 def test_an_extreme_strip_is_cut_before_it_is_scaled(monkeypatch):
     sizes = []
-    real = operations.resize
+    real = resizing.resize
     monkeypatch.setattr(
-        operations, "resize", lambda p, h, w, *rest: sizes.append((h, w)) or real(p, h, w, *rest)
+        resizing, "resize", lambda p, h, w, *rest: sizes.append((h, w)) or real(p, h, w, *rest)
     )
     image = np.full((2, 20_000, 3), 9, np.uint8)
     assert (prepare_image(image, Preprocess((64, 64))) == 9).all()

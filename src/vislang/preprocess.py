@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vislang.errors import UserError
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,3 +37,10 @@ class Preprocess:
     fit: str = "shortest"
     crop_fraction: float = 1.0
     fill: int = 0
+
+
+def checked_interpolation(name: str) -> str:
+    """One of INTERPOLATIONS, or an error."""
+    if name not in INTERPOLATIONS:
+        raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {name!r}.")
+    return name

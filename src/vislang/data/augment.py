@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vislang.errors import UserError
-from vislang.preprocess import INTERPOLATIONS, Preprocess
+from vislang.preprocess import Preprocess, checked_interpolation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,13 +135,6 @@ def crop_box(
     width = min(columns, max(1, round(rows * aspect)))
     height = min(rows, max(1, round(columns / aspect)))
     return (rows - height) // 2, (columns - width) // 2, height, width
-
-
-def checked_interpolation(name: str) -> str:
-    """One of INTERPOLATIONS, or an error."""
-    if name not in INTERPOLATIONS:
-        raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {name!r}.")
-    return name
 
 
 def _range(name: str, value: Sequence[float], low: float, high: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vislang import resize
 from vislang.errors import UserError
 from vislang.preprocess import Preprocess
 
@@ -42,11 +43,8 @@ class Pixels(nn.Module):
         return (images.to(self.mean.dtype) / scale - self.mean) / self.std
 
 
-def prepare_image(image: "Image.Image | np.ndarray | Tensor", preprocess: Preprocess) -> Tensor:
+def prepare_image(image: "Image.Image | np.ndarray", preprocess: Preprocess) -> Tensor:
     """One picture, resized and cropped as the tower wants it -> uint8 [3, H, W].
-
-    The arithmetic of sizes is torchvision's and open_clip's (the longer side rounded down, the
-    crop's corner rounded), so that their models see the same pixels here.
 
     Args:
         image: a PIL image, or uint8 [H, W, 3].
@@ -54,42 +52,5 @@ def prepare_image(image: "Image.Image | np.ndarray | Tensor", preprocess: Prepro
     """
     from PIL import Image
 
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image))
-    image = image.convert("RGB")
-    height, width = preprocess.size
-    modes = Image.Resampling
-    mode = {"bicubic": modes.BICUBIC, "bilinear": modes.BILINEAR, "nearest": modes.NEAREST}
-    new_height, new_width = _scaled(image.height, image.width, preprocess)
-    image = image.resize((new_width, new_height), mode[preprocess.interpolation])
-    if (new_height, new_width) != (height, width):
-        image = _centre(image, height, width, preprocess.fill)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _scaled(height: int, width: int, preprocess: Preprocess) -> tuple[int, int]:
-    to_height, to_width = preprocess.size
-    if preprocess.fit == "squash":
-        return to_height, to_width
-    if preprocess.fit == "longest":
-        ratio = min(to_height / height, to_width / width)
-        return max(1, round(height * ratio)), max(1, round(width * ratio))
-    if to_height == to_width:
-        short = int(to_height / preprocess.crop_fraction)
-        if height <= width:
-            return short, max(short, int(short * width / height))
-        return max(short, int(short * height / width)), short
-    ratio = max(to_height / height, to_width / width) / preprocess.crop_fraction
-    return max(to_height, round(height * ratio)), max(to_width, round(width * ratio))
-
-
-def _centre(image: "Image.Image", height: int, width: int, fill: int) -> "Image.Image":
-    """Cut the middle out, or set the picture into the middle of a `fill` ground."""
-    from PIL import Image
-
-    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-    if image.height >= height and image.width >= width:
-        return image.crop((left, top, left + width, top + height))
-    ground = Image.new("RGB", (width, height), (fill,) * 3)
-    ground.paste(image, (-left, -top))
-    return ground
+    pixels = image.convert("RGB") if isinstance(image, Image.Image) else image
+    return resize.prepare_image(np.array(pixels), preprocess)
