@@ -61,10 +61,11 @@ def evaluate(
         source, source_options, train_source, train_options = _sources_of(
             run, train_source, train_options
         )
-    opened = open_source(source, **(source_options or {}))
-    names = suite or tuple(servable(opened))
+    names = suite or tuple(servable(open_source(source, **(source_options or {}))))
+    # By name, not opened: the scores then say how to open it again, for the report's pictures.
     scores = run_evaluations(
-        model, opened, names, out, step=_step_of(model), options=suite_options,
+        model, source, names, out, step=_step_of(model), options=suite_options,
+        source_options=source_options,
         train_source=train_source or None, train_options=train_options,
         batch_size=batch_size, device=device, precision=precision, workers=workers,
     )  # fmt: skip
