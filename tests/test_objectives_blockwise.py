@@ -41,6 +41,20 @@ def test_blockwise_gradient_agrees_with_finite_differences(loss):
 
 
 @pytest.mark.parametrize("loss", [_contrast, pairwise_sigmoid])
+def test_large_scales_in_single_precision(loss):
+    """Shares that underflow are cut off, which must not be seen."""
+    first, second, _, bias = _inputs(12)
+    for other in (second, -first):
+        inputs = [x.detach().float().requires_grad_() for x in (first, other, bias)]
+        inputs.insert(2, torch.tensor(100.0, requires_grad=True))
+        whole, found = loss(*inputs, 12), loss(*inputs, 5)
+        torch.testing.assert_close(found, whole)
+        expected = torch.autograd.grad(whole, inputs)
+        for gradient, right in zip(torch.autograd.grad(found, inputs), expected):
+            assert (gradient - right).norm() <= 1e-6 * right.norm()
+
+
+@pytest.mark.parametrize("loss", [_contrast, pairwise_sigmoid])
 def test_without_gradient_there_is_none(loss):
     with torch.no_grad():
         assert not loss(*_inputs(7), 3).requires_grad

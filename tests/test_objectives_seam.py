@@ -4,13 +4,12 @@ import copy
 
 import pytest
 import torch
-from objectives_cases import NAMES, WIDTH, make, rows
 from torch import nn
-from worlds import run_world
 
+from objectives_cases import NAMES, WIDTH, make, rows
 from vislang.devices import sum_gradients
-from vislang.objectives.coca import CoCa
 from vislang.train.step import backward
+from worlds import run_world
 
 COUNT = 12
 STEPS = 2  # the second one sees queues that wrapped around, centres and teachers that moved
@@ -108,16 +107,18 @@ def test_processes_with_different_rows_equal_one(world):
     assert all(out.strip().endswith(f"equal: {len(NAMES)}") for out in outputs)
 
 
-def test_per_sample_part_adds_up_over_any_pieces():
+@pytest.mark.parametrize("name", ["coca", "coca:0.5 + infonce:0.1"])
+def test_per_sample_part_adds_up_over_any_pieces(name):
     """CoCa's captions: the seam may leave them with their chunk and only sum the token count."""
-    torch.manual_seed(0)
-    objective = CoCa().double()
+    objective = make(name)
+    assert objective.per_sample == ("caption_logits", "caption_ids")
+    assert objective.gathered == ("image", "text")
     batch = rows(objective, COUNT)
     whole = objective(**batch)
     expected = torch.autograd.grad(whole, [batch["image"], batch["caption_logits"]])
     own = {key: batch[key] for key in objective.per_sample}
     pieces = [{k: v[part] for k, v in own.items()} for part in (slice(0, 5), slice(5, COUNT))]
-    total = torch.stack([objective.count(**piece) for piece in pieces]).sum()
+    total = torch.stack([objective.count(**piece) for piece in pieces]).sum(0)
     loss = objective.across(**{key: batch[key] for key in objective.gathered})
     loss = loss + sum(objective.within(total, **piece) for piece in pieces)
     found = torch.autograd.grad(loss, [batch["image"], batch["caption_logits"]])

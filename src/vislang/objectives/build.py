@@ -8,13 +8,12 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import Tensor, nn
-
 from vislang.config import ObjectiveConfig, from_dict
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest
 from vislang.objectives import OBJECTIVES
 from vislang.objectives.objective import Objective
+from vislang.objectives.weighted import WeightedSum
 
 
 def build_objective(
@@ -106,35 +105,6 @@ GIVERS = {
     "caption_logits": "a model with a text decoder",
     "caption_ids": "a model with a text decoder",
 }
-
-
-class WeightedSum(Objective):
-    """Several objectives on the same batch: loss = Σ weightₖ · lossₖ."""
-
-    def __init__(self, terms: Mapping[str, Objective], weights: Mapping[str, float]):
-        super().__init__()
-        self.weights = dict(weights)
-        self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
-        self.needs = tuple(dict.fromkeys(key for term in terms.values() for key in term.needs))
-
-    def forward(self, **rows: Tensor) -> Tensor:
-        """The weighted sum; each term takes the keys it needs."""
-        losses = {name: self.terms[_key(name)](**rows) for name in self.weights}
-        self.parts = {}
-        for name, loss in losses.items():
-            self.parts[name] = loss.detach()
-            inner = typing.cast(Objective, self.terms[_key(name)]).parts
-            self.parts.update({f"{name}/{part}": value for part, value in inner.items()})
-        return typing.cast(Tensor, sum(self.weights[name] * losses[name] for name in losses))
-
-    def after_step(self) -> None:
-        """Each term's own."""
-        for term in self.terms.values():
-            typing.cast(Objective, term).after_step()
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "_").replace(":", "_")  # a module's name may hold no dot
 
 
 def _build_one(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vislang.objectives.infonce import symmetric_contrast
-from vislang.objectives.objective import clamp_log_scale, new_log_scale, positive
+from vislang.objectives.objective import clamp_log_scale, full_precision, new_log_scale, positive
 from vislang.objectives.persample import PerSample
 
 
@@ -59,7 +59,7 @@ class CoCa(PerSample):
     def within(self, total: Tensor, **rows: Tensor) -> Tensor:
         """The captioning of these rows: logits [B, L, V], ids [B, L]."""
         loss = F.cross_entropy(
-            rows["caption_logits"].flatten(0, 1),
+            full_precision(rows["caption_logits"]).flatten(0, 1),
             rows["caption_ids"].flatten(),
             ignore_index=-1,
             reduction="sum",

@@ -43,7 +43,7 @@ class Objective(nn.Module):
                 f" the batch has no {', '.join(missing)}."
                 " Use a source and augmentation that give it, or another objective."
             )
-        given = {key: _full_precision(batch[key]) for key in self.needs}
+        given = {key: full_precision(batch[key]) for key in self.needs}
         device = next(iter(given.values())).device if given else torch.device("cpu")
         with torch.autocast(device.type, enabled=False):
             return super().__call__(**given)
@@ -52,7 +52,8 @@ class Objective(nn.Module):
         """Called after each optimizer step: commit queues and averages, clamp, renormalise."""
 
 
-def _full_precision(value: Tensor) -> Tensor:
+def full_precision(value: Tensor) -> Tensor:
+    """fp16 and bf16 as fp32, others as they are."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 

@@ -39,7 +39,8 @@ class PerSample(Objective):
         return tuple(key for key in self.needs if key not in self.per_sample)
 
     def count(self, **rows: Tensor) -> Tensor:
-        """Number of terms in these rows (a scalar); takes `per_sample` keys."""
+        """Number of terms in these rows (a scalar, or a vector for a sum of such objectives); takes
+        the `per_sample` keys. Counts of pieces and processes add up to the `total` of `within`."""
         raise NotImplementedError
 
     def across(self, **rows: Tensor) -> Tensor:
