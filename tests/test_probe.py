@@ -188,7 +188,7 @@ def test_warm_starts_change_the_work_and_not_the_answer():
     cold = problem.fit(1e-3, tolerance=1e-9)
     warm = problem.fit(1e-3, problem.fit(2e-3, tolerance=1e-9), tolerance=1e-9)
     assert np.abs(warm.weight - cold.weight).max() < 1e-6
-    assert warm.evaluations < cold.evaluations
+    assert problem.fit(1e-3, cold, tolerance=1e-8).evaluations <= 2
 
 
 def test_constant_and_repeated_features_are_no_trouble():

@@ -279,7 +279,8 @@ def sklearn_fit(x: np.ndarray, y: np.ndarray, cost: float) -> Fit:
     norm = float(np.sqrt((of_w**2).sum() + (of_b**2).sum()))
     total = loss + l2 / 2 * float((weight**2).sum())
     steps = int(made.n_iter_[0])
-    return Fit(weight, bias, l2, total, loss, norm, steps, steps < 1000)
+    gap = norm**2 / (2 * min(l2, float(np.bincount(y).min()) / len(y)))
+    return Fit(weight, bias, l2, total, loss, norm, steps, steps < 1000, gap)
 
 
 def space_request(space: str) -> Requests:

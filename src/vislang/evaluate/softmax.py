@@ -5,9 +5,9 @@ n: samples, D: width of the features, K: classes.
     F(W, b) = mean cross-entropy(X Wᵀ + b, y) + l2/2 ‖W‖²,        l2 = 1 / (C n)
 
 with scikit-learn's C. The bias is not penalised, so centring the features changes nothing but the
-conditioning; turning them onto the axes of their covariance leaves ‖W‖ as it is. In that basis a
-diagonal scaling fits the curvature, and L-BFGS needs a fraction of the steps that it needs on raw
-features. The sum over samples runs in fixed blocks, each on one BLAS thread, added in order.
+conditioning; turning them onto the axes of their covariance leaves ‖W‖ as it is. In that basis
+scaling.py makes the problem round, and L-BFGS needs a fraction of the evaluations that it needs on
+raw features. The sum over samples runs in fixed blocks, each on one BLAS thread, added in order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vislang.evaluate.lbfgs import minimise
+from vislang.evaluate.scaling import Scaling, by_axis, by_curvature
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 2048  # samples in one sum; part of the definition of the result's last bits
 TOLERANCE = 1e-6  # of the gradient's norm
 MOST = 10_000  # evaluations
+UNCERTAIN = 10  # uncertain samples an axis from which on their curvature scales the problem
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Fit:
         gradient_norm: ‖∇F‖ over weight and bias at the solution.
         evaluations: of F and its gradient.
         converged: whether gradient_norm reached the tolerance.
+        gap: how far F is above its minimum at most, to second order:
+            ‖∇F‖² / (2 min(l2, smallest share of a class)), the least curvature there is in the
+            weight and, where it matters, in the bias.
     """
 
     weight: Float[np.ndarray, "K D"]
@@ -52,11 +57,7 @@ class Fit:
     gradient_norm: float
     evaluations: int
     converged: bool
-
-    @property
-    def gap(self) -> float:
-        """Bound on F - min F: ‖∇F‖² / (2 l2), by strong convexity in W at the best bias."""
-        return self.gradient_norm**2 / (2 * self.l2)
+    gap: float
 
     @property
     def weight_norm(self) -> float:
@@ -90,6 +91,7 @@ class SoftmaxRegression:
             raise ValueError(f"every label of 0..{classes - 1} must occur, and no other")
         self.n = len(x)
         self.threads = threads or os.cpu_count() or 1
+        self.share = np.bincount(self.y, minlength=classes) / self.n
         self.mean = _mean(x)
         with _one_blas_thread():
             self.axes = self._axes(x)
@@ -130,27 +132,32 @@ class SoftmaxRegression:
         """
         if not l2 > 0:
             raise ValueError(f"l2 must be above 0, got {l2}")
-        scale = self._scale(l2)
-
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            u, b = self._unpack(flat, scale)
-            loss, of_u, of_b = self.loss_and_gradient(u, b)
-            of_u += l2 * u
-            total = loss + l2 / 2 * float((u**2).sum())
-            return total, np.concatenate([(of_u / scale[:-1]).ravel(), of_b / scale[-1]])
-
-        def small(gradient: np.ndarray) -> bool:
-            return self._norm(gradient, scale) <= tolerance
-
         with _one_blas_thread():
-            found = minimise(objective, self._pack(start, scale), small, most)
-            u, b = self._unpack(found.x, scale)
-            loss, _, _ = self.loss_and_gradient(u, b)
-            norm = self._norm(found.gradient, scale)
+            u = np.zeros((self.classes, self.z.shape[1]))
+            b = np.zeros(self.classes)
+            if start is not None:
+                u, b = start.weight @ self.axes, start.bias + start.weight @ self.mean
+            scaling = self._scaling(u, b, l2)
+
+            def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+                u, b = scaling.outward(flat)
+                loss, of_u, of_b = self.loss_and_gradient(u, b)
+                of_u += l2 * u
+                return loss + l2 / 2 * float((u**2).sum()), scaling.gradient(of_u, of_b)
+
+            def small(gradient: np.ndarray) -> bool:
+                return self._norm(*scaling.gradient_outward(gradient)) <= tolerance
+
+            found = minimise(objective, scaling.inward(u, b - b.mean()), small, most)
+            u, b = scaling.outward(found.x)
+            loss, of_u, of_b = self.loss_and_gradient(u, b)
+            norm = self._norm(of_u + l2 * u, of_b)
             weight = u @ self.axes.T
             total = loss + l2 / 2 * float((u**2).sum())
             bias = b - weight @ self.mean
-        return Fit(weight, bias, l2, total, loss, norm, found.evaluations, norm <= tolerance)
+        gap = norm**2 / (2 * min(l2, float(self.share.min())))
+        sure = norm <= 1.001 * tolerance
+        return Fit(weight, bias, l2, total, loss, norm, found.evaluations, sure, gap)
 
     def loss_and_gradient(
         self, u: Float[np.ndarray, "K d"], b: Float[np.ndarray, " K"]
@@ -177,38 +184,39 @@ class SoftmaxRegression:
             loss, of_u, of_b = loss + other[0], of_u + other[1], of_b + other[2]
         return loss / self.n, of_u / self.n, of_b / self.n
 
-    def _scale(self, l2: float) -> Float[np.ndarray, " d+1"]:
-        """Square root of a guess of the curvature along each axis, and of the bias.
+    def _scaling(self, u: np.ndarray, b: np.ndarray, l2: float) -> Scaling:
+        """By the curvature at the start where enough samples are uncertain there, else by axis."""
+        width = self.z.shape[1]
 
-        p(1-p) is about 1/K far from the optimum. The floor of ten mean variances is measured:
-        without it, weakly penalised fits need five times the steps (most samples are certain
-        there, and the covariance of all of them tells little about the curvature).
-        """
-        floor = 10 * max(float(self.variance.mean()), 1e-300) if len(self.variance) else 1.0
-        curvature = (np.append(self.variance, 0.0) + floor) / self.classes
-        scale = np.sqrt(curvature + l2)
-        scale[-1] = (1 / self.classes) ** 0.5
-        return scale
+        def weigh(rows: slice) -> tuple[float, float]:
+            w = self._uncertainty(rows, u, b)
+            return float(w.sum()), float((w**2).sum())
 
-    def _norm(self, gradient: np.ndarray, scale: np.ndarray) -> float:
+        first, second = (sum(part) for part in zip(*self._each(weigh)))
+        if first**2 <= UNCERTAIN * width * max(second, 1e-300) or not width:
+            return by_axis(self.variance, l2, self.classes)
+
+        def curvature(rows: slice) -> np.ndarray:
+            z = self.z[rows]
+            return (z * self._uncertainty(rows, u, b)[:, None]).T @ z
+
+        return by_curvature(self._sum(curvature) / self.n, l2, self.classes)
+
+    def _uncertainty(self, rows: slice, u: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Mean over classes of p(1-p) for each sample."""
+        logits = self.z[rows] @ u.T + b
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return (p * (1 - p)).mean(axis=1)
+
+    def _norm(self, of_u: np.ndarray, of_b: np.ndarray) -> float:
         """‖∇F‖ with respect to the weight and bias of the features as they were given.
 
         There the gradient of W is that of the centred features plus (gradient of b) ⊗ mean.
         """
-        of_u, of_b = self._unpack(gradient, 1 / scale)
         inside, outside = self._mean_parts
         squared = ((of_u + np.outer(of_b, inside)) ** 2).sum()
         return float(np.sqrt(squared + (of_b**2).sum() * (1 + outside)))
-
-    def _pack(self, start: Fit | None, scale: np.ndarray) -> np.ndarray:
-        if start is None:
-            return np.zeros(self.classes * len(scale))
-        u, b = start.weight @ self.axes, start.bias + start.weight @ self.mean
-        return np.concatenate([(u * scale[:-1]).ravel(), (b - b.mean()) * scale[-1]])
-
-    def _unpack(self, flat: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        u = flat[: -self.classes].reshape(self.classes, -1) / scale[:-1]
-        return u, flat[-self.classes :] / scale[-1]
 
     def _blocks(self) -> list[slice]:
         return [slice(at, at + BLOCK) for at in range(0, self.n, BLOCK)]
@@ -262,16 +270,15 @@ def unsquared_fit(
     docs/differences.md.
     """
     target = 1 / (2 * cost)
-    prior = np.bincount(problem.y, minlength=problem.classes) / problem.n
-    bias = np.log(prior)
+    bias = np.log(problem.share)
     _, at_zero, _ = problem.loss_and_gradient(
         np.zeros((problem.classes, len(problem.variance))), bias
     )
     critical = float(np.linalg.norm(at_zero))
     if target >= critical:
         weight = np.zeros((problem.classes, len(problem.mean)))
-        loss = float(-(prior * bias).sum())
-        return Fit(weight, bias, target, loss, loss, 0.0, 1, True)
+        loss = float(-(problem.share * bias).sum())
+        return Fit(weight, bias, target, loss, loss, 0.0, 1, True, 0.0)
     log_l2 = float(np.log(target / max(start.weight_norm if start else 1.0, 1e-3)))
     low, high, slope, fit = -np.inf, np.inf, 0.8, start
     before: tuple[float, float] | None = None
