@@ -22,7 +22,7 @@ def demo() -> TrainConfig:
             ),
             text=TowerConfig(
                 "scratch_text",
-                {"tokenizer": "bytes", "context": 48, "width": 64, "depth": 2, "heads": 4},
+                {"tokenizer": "bytes", "context": 48, "width": 64, "depth": 1, "heads": 4},
             ),
             width=64,
         ),
@@ -37,6 +37,11 @@ def demo() -> TrainConfig:
             augment="clip",
             augment_options={"scale": [0.7, 1.0]},
         ),
-        optim=OptimConfig(lr=2e-3, warmup=0.1, weight_decay=0.05, epochs=40.0),
-        run=RunConfig(evaluations=("zeroshot",), evaluate_every="8 epochs", precision="fp32"),
+        optim=OptimConfig(lr=3e-3, warmup=0.1, weight_decay=0.05, epochs=30.0),
+        run=RunConfig(
+            evaluations=("zeroshot",),
+            evaluate_every="10 epochs",
+            checkpoint_every="10 epochs",
+            precision="fp32",
+        ),
     )
