@@ -265,6 +265,12 @@ def test_digits_are_split_by_class_and_are_the_real_ones():
         open_source("digits:tset")
 
 
+def test_digits_are_the_same_when_scikit_learn_itself_reads_them(monkeypatch):
+    expected = open_source("digits:test")
+    monkeypatch.setattr("vislang.data.sources.digits.find_spec", lambda _: None)
+    assert open_source("digits:test").fingerprint == expected.fingerprint
+
+
 def test_bad_samples_survive_the_way_between_processes():
     bad = pickle.loads(pickle.dumps(BadSample("a", "b: c", "d")))
     assert (bad.id, bad.reason, bad.origin) == ("a", "b: c", "d")

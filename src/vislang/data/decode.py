@@ -170,6 +170,8 @@ def _orientation_of(data: bytes) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format is None and not image.info:  # made from an array: it has no EXIF block
+        return 1
     try:
         turn = int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block raises all kinds; the picture itself may be whole
