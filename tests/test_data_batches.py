@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 from functools import lru_cache
 from pathlib import Path
 
@@ -298,6 +299,30 @@ def test_a_users_error_arrives_as_it_was_written(workers):
         next(batches.start())
     assert str(caught.value) == "The shard went away: mount it again."
     batches.close()
+
+
+def test_many_pieces_need_few_file_handles(monkeypatch):
+    """A batch of 300 pieces under a limit of 200 open files."""
+    monkeypatch.setattr("vislang.data.crew.PIECE", 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    batches = make(Many(), batch_size=300, workers=1, augment="none", needs=("image", "text"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        batch = next(batches.start())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        batches.close()
+    assert len(batch["id"]) + len(batch["rejected"]) == 300
+
+
+class Many(Mixed):
+    """As Mixed, over and over."""
+
+    def __len__(self) -> int:
+        return 300
+
+    def __getitem__(self, index: int) -> Sample:
+        return super().__getitem__(index % 30)
 
 
 def test_a_killed_worker_is_explained():

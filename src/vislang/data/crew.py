@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislang.data.pieces import Batch, Pieces, join
+from vislang.data.pieces import Batch, Joint, Pieces
 from vislang.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Samples handed to a worker at a time. A whole batch a worker would keep the first step waiting
 # for the slowest of them, and shared memory would hold 2 x workers whole batches.
 PIECE = 64
+# Pieces that a worker may be ahead: of 224 x 224 pixels they are 300 MB of shared memory.
+_MOST_AHEAD = 32
 
 Part = tuple[int, np.ndarray]  # epoch, and indices of a batch or of a piece of it
 
@@ -36,7 +38,7 @@ class Crew:
 
     def __init__(self, pieces: Pieces, workers: int, rows: int):
         self._pieces, self._workers = pieces, workers
-        self._ahead = max(2, -(-2 * rows // (min(PIECE, rows) * workers)))
+        self._ahead = min(max(2, -(-2 * rows // (min(PIECE, rows) * workers))), _MOST_AHEAD)
         self._plan = _Plan()
         self._loader: DataLoader | None = None
         self._turn = 0
@@ -54,18 +56,22 @@ class Crew:
     def _run(self, parts: Iterable[Part], turn: int) -> Iterator[Batch]:
         self._check(turn)
         self._plan.begin(parts)
-        collected: list[Batch] = []
+        joint, left = None, 0
         with _explained_death():
             for piece in self._open():
                 self._check(turn)
                 if "error" in piece:
                     raise UserError(piece["error"])
-                collected.append(piece)
-                if len(collected) == self._plan.sizes[0]:
-                    self._plan.sizes.popleft()
-                    yield join(collected)
+                if joint is None:
+                    rows, left = self._plan.coming.popleft()
+                    joint = Joint(rows)
+                joint.add(piece)
+                left -= 1
+                if not left:
+                    batch, joint = joint.batch(), None
+                    del piece
+                    yield batch
                     self._check(turn)
-                    collected = []
 
     def _check(self, turn: int) -> None:
         if turn != self._turn:
@@ -99,17 +105,18 @@ class _Plan:
     """The sampler of the DataLoader: cuts the parts of batches into pieces as it is asked."""
 
     def __init__(self) -> None:
-        self.sizes: deque[int] = deque()  # pieces of each batch that is on its way
+        # (samples, pieces) of each batch that is on its way
+        self.coming: deque[tuple[int, int]] = deque()
         self._parts: Iterable[Part] = ()
 
     def begin(self, parts: Iterable[Part]) -> None:
         self._parts = parts
-        self.sizes.clear()
+        self.coming.clear()
 
     def __iter__(self) -> Iterator[Part]:
         for epoch, chosen in self._parts:
             count = max(1, -(-len(chosen) // PIECE))
-            self.sizes.append(count)
+            self.coming.append((len(chosen), count))
             for piece in np.array_split(chosen, count):
                 yield epoch, piece
 
@@ -147,6 +154,7 @@ def _explained_death() -> Iterator[None]:
         if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
             raise
         raise UserError(
-            f"A loader process died: {str(error).splitlines()[0]} Mostly that is memory: use"
-            " fewer data.workers, or 0 to load in the training process and see the error itself."
+            f"A loader process died: {str(error).splitlines()[0]} Mostly that is memory, or"
+            " the shared memory of a container (/dev/shm): use fewer data.workers, or 0 to load in"
+            " the training process and see the error itself."
         ) from error

@@ -76,7 +76,7 @@ class Pieces:
         from vislang.errors import UserError
 
         try:
-            return self.make(*key)
+            return lightened(self.make(*key))
         except UserError as error:
             return {"error": str(error)}
 
@@ -164,20 +164,59 @@ class Pieces:
         return torch.as_tensor(tokens, dtype=torch.int64)[: len(strings)]
 
 
-def join(pieces: list[Batch]) -> Batch:
-    """One batch from consecutive pieces of it."""
-    import torch
+class Joint:
+    """One batch from consecutive pieces of it, each let go of as soon as it is copied.
 
-    if len(pieces) == 1:
-        return pieces[0]
-    joined: Batch = {}
-    for key, value in pieces[0].items():
-        parts = [piece[key] for piece in pieces]
-        if key == "image_row":
-            starts = np.cumsum([0] + [len(piece["id"]) for piece in pieces[:-1]])
-            joined[key] = torch.cat([part + int(start) for part, start in zip(parts, starts)])
-        elif isinstance(value, list):
-            joined[key] = [item for part in parts for item in part]
-        else:
-            joined[key] = torch.cat(parts)
-    return joined
+    Args:
+        rows: samples of the whole batch, usable or not.
+    """
+
+    def __init__(self, rows: int):
+        self._rows, self._taken, self._done = rows, 0, 0
+        self._images: dict[str, Tensor] = {}
+        self._parts: list[Batch] = []
+
+    def add(self, piece: Batch) -> None:
+        """The next piece, with rows as torch tensors or (small ones) numpy arrays."""
+        small = {}
+        for key, value in piece.items():
+            if key.startswith("image") and key != "image_row":
+                if self._taken == 0 and len(piece["id"]) == self._rows:
+                    self._images[key] = value  # the only piece, and nothing is missing
+                else:
+                    if key not in self._images:
+                        self._images[key] = value.new_empty(self._rows, *value.shape[1:])
+                    self._images[key][self._done : self._done + len(value)] = value
+            elif key == "image_row":
+                small[key] = value + self._done
+            else:
+                small[key] = value
+        self._parts.append(small)
+        self._taken += 1
+        self._done += len(piece["id"])
+
+    def batch(self) -> Batch:
+        """All rows."""
+        import torch
+
+        joined: Batch = {key: rows[: self._done] for key, rows in self._images.items()}
+        for key, value in self._parts[0].items():
+            parts = [part[key] for part in self._parts]
+            if isinstance(value, list):
+                joined[key] = [item for part in parts for item in part]
+            else:
+                joined[key] = torch.cat([torch.as_tensor(part) for part in parts])
+        return joined
+
+
+def lightened(piece: Batch) -> Batch:
+    """Small tensors as numpy arrays: each tensor costs a file handle on its way to another process.
+
+    A batch of 16,384 in pieces of 64 would else hold over a thousand of them, the usual limit.
+    """
+    return {
+        key: value.numpy()
+        if hasattr(value, "numpy") and (not key.startswith("image") or key == "image_row")
+        else value
+        for key, value in piece.items()
+    }
