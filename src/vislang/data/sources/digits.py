@@ -40,6 +40,7 @@ class Digits:
 
     gives = frozenset({"image", "text", "label"})
     classes = CLASSES
+    templates = CAPTIONS  # zero-shot classification asks in the words of the captions
 
     def __init__(self, path: str = "", *, split: str = "train", seed: int = 0):
         split = path or split
