@@ -20,9 +20,10 @@ from vislang.errors import UserError
 from vislang.evaluate import EVALUATIONS
 from vislang.evaluate.requests import Embeddings, Evaluation, Requests
 from vislang.evaluate.scores import Scores, write_scores
-from vislang.files import fingerprint
+from vislang.files import fingerprint, plain, read_json
 from vislang.lookup import lookup, nearest
-from vislang.store import Store
+from vislang.store import Store, open_store
+from vislang.store.writer import MANIFEST
 
 if TYPE_CHECKING:
     from vislang.models.dual import DualEncoder
@@ -202,8 +203,22 @@ def _embed(
     finally:
         embedder.close()
     name = re.sub(r"[^\w.-]+", "-", source.name)[:60].strip("-.") or "source"
-    place = stores / f"{name}-{fingerprint(settings)[:8]}"
-    return _from_store(embed_source(model, source, place, what=what, **how), source), settings
+    store = _stored(stores, name, settings)
+    if store is None:
+        place = stores / f"{name}-{fingerprint(settings)[:8]}"
+        store = embed_source(model, source, place, what=what, **how)
+    return _from_store(store, source), settings
+
+
+def _stored(stores: Path, name: str, settings: Mapping[str, Any]) -> Store | None:
+    """A finished store of the same settings that holds what is wanted, and perhaps more."""
+    wanted = plain({key: value for key, value in settings.items() if key != "what"})
+    for manifest in sorted(stores.glob(f"{name}-*/{MANIFEST}")):
+        there = read_json(manifest)["settings"]
+        same = all(there.get(key) == value for key, value in wanted.items())
+        if same and set(settings["what"]) <= set(there["what"]) and there["dtype"] == "float32":
+            return open_store(manifest.parent)
+    return None
 
 
 def _units(source: Source) -> list[range]:
