@@ -22,9 +22,21 @@ from vislang.errors import UserError
 # When the flag on the left names something else than the recipe does, the recipe's arguments for
 # it (on the right) make no sense any more and go back to their defaults.
 BELONGS: dict[str, dict[str, Any]] = {
-    "model.image.name": {"model.image.options": {}, "model.image.pretrained": ""},
+    "model.image.name": {
+        "model.image.options": {},
+        "model.image.pretrained": "",
+        "model.image.lock": (),
+        "model.image.unlock": (),
+    },
+    "model.image.adapter": {"model.image.adapter_options": {}},
     "model.image.head": {"model.image.head_options": {}},
-    "model.text.name": {"model.text.options": {}, "model.text.pretrained": ""},
+    "model.text.name": {
+        "model.text.options": {},
+        "model.text.pretrained": "",
+        "model.text.lock": (),
+        "model.text.unlock": (),
+    },
+    "model.text.adapter": {"model.text.adapter_options": {}},
     "model.text.head": {"model.text.head_options": {}},
     "objective.name": {"objective.options": {}},
     "data.train": {"data.train_options": {}, "data.valid": "", "data.valid_options": {}},

@@ -15,6 +15,7 @@ from vislang.errors import UserError
 
 SEPARATE = (
     ("query", "key", "value"),
+    ("query_proj", "key_proj", "value_proj"),
     ("q_proj", "k_proj", "v_proj"),
     ("q_lin", "k_lin", "v_lin"),
     ("q", "k", "v"),
@@ -123,7 +124,7 @@ def _block_around(
         ffn = _smallest_with(block, names[first], names[last], tower, names)
         closing = None if ffn else tower.get_submodule(names[last].rpartition(".")[0])
         norm = None
-        if closing is not None:
+        if closing is not None and closing is not block:
             norm = next((m for m in closing.children() if "norm" in type(m).__name__.lower()), None)
         return Block(
             name=".".join(path[:end]),

@@ -17,7 +17,7 @@ from torch import nn
 from vislang.models.anatomy import LISTS, find_blocks
 
 EMBEDDING = re.compile(
-    r"emb|(^|[._])(pos(?!t)|cls|reg|dist|mask|class(?!if)|patch|stem)", re.IGNORECASE
+    r"emb|(^|[._])(pos(?!t)|rel(ative)?_|cls|reg|dist|mask|class(?!if)|patch|stem)", re.IGNORECASE
 )
 # What was added to a tower in order to be trained.
 ADDED = ("adapters.", "prompt.")

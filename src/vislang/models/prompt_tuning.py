@@ -81,4 +81,9 @@ def shortened(tokenizer: Any, context: int) -> Any:
     if hasattr(tokenizer, "source"):
         rest = (tokenizer.pad, tokenizer.cleaning, tokenizer.hide)
         return type(tokenizer)(tokenizer.source, context, *rest)
-    return type(tokenizer)(context)
+    try:
+        return type(tokenizer)(context)
+    except (TypeError, UserError) as error:
+        raise UserError(
+            f"prompt_tokens cannot shorten the texts of {type(tokenizer).__name__}. Set it to 0."
+        ) from error

@@ -46,7 +46,7 @@ class BlockAdapters(nn.ModuleDict):
         length = key.shape[2]
         if causal and mask is None:
             mask = torch.ones(queries, length, dtype=torch.bool, device=key.device).tril()
-        key, value = self["prefix"].extend(key, value)  # type: ignore[operator]
+        key, value = self["prefix"](key, value)
         if mask is not None:
             mask = F.pad(mask, (key.shape[2] - length, 0), value=mask.dtype == torch.bool)
         return key, value, mask, False

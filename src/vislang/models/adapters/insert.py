@@ -30,6 +30,39 @@ class Adapters(nn.Module):
         self.name, self.options = name, dict(options)
         self.blocks = nn.ModuleList(blocks)
         self.handles: list[Any] = []
+        self._watching: list[Any] = []
+        self._unused: set[str] = set()
+
+    def watch(self, tower: nn.Module) -> None:
+        """Have the tower's first forward pass tell whether every part was reached.
+
+        A library may use the weights of a layer without calling it; a hook there would never
+        run, and the part would stay as it was without a word.
+        """
+        parts = {
+            f"{i}.{seat}": part
+            for i, block in enumerate(self.blocks)
+            for seat, part in block.items()  # type: ignore[operator]
+        }
+        if hasattr(self, "embedding"):
+            parts["0.embedding"] = self.embedding
+        self._unused = set(parts)
+        for name, part in parts.items():
+            self._watching.append(part.register_forward_hook(_Seen(self, name).seen))
+        self._watching.append(tower.register_forward_hook(self.check_use))
+
+    def check_use(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Hook behind the tower's first forward pass."""
+        for handle in self._watching:
+            handle.remove()
+        self._watching.clear()
+        if self._unused:
+            seats = sorted({name.partition(".")[2] for name in self._unused})
+            raise UserError(
+                f"The adapter {self.name!r} has parts at {', '.join(seats)} that this tower never"
+                " runs through: its library uses those weights without calling the layer. Use"
+                " another adapter, such as bottleneck."
+            )
 
     def before_first(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -81,6 +114,7 @@ def insert_adapters(
         )
     if any("prefix" in parts for parts in placed):
         _tell_transformers(tower, placed, what)
+    adapters.watch(tower)
     return adapters
 
 
@@ -117,6 +151,17 @@ def _attach(parts: BlockAdapters, what: str) -> list[Any]:
     if "ffn" in parts:
         handles.append(_beside_ffn(block, _Hook(parts["ffn"]), what))
     return handles
+
+
+class _Seen:
+    """Takes a part off the list of those that were not reached."""
+
+    def __init__(self, adapters: Adapters, name: str):
+        self.adapters, self.name = adapters, name
+
+    def seen(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Hook behind the part."""
+        self.adapters._unused.discard(self.name)
 
 
 class _Hook:

@@ -66,7 +66,7 @@ class PrefixPart(nn.Module):
         self._prefix, self.block = (prefix,), block  # in a tuple: shared, so not its own part
         self.gate = Gate(prefix.width) if gated else None
 
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The prefix before keys and values: [B, H, L, d] -> [B, H, P + L, d].
 
         A gate reads the key of the first token (start or class token): one number a sample.

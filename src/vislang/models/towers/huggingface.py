@@ -21,7 +21,7 @@ from vislang.models.foreign import guarded
 from vislang.models.tokenizers import build_tokenizer, trim
 from vislang.models.towers.sides import check_side, choose
 
-POOLERS = ("cls", "cls_before_pooler", "mean", "max", "last")
+POOLERS = ("cls", "cls_before_pooler", "mean", "max", "last", "promptbert")
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,21 @@ class HuggingfaceOptions:
 
     Args:
         pooler: cls (the model's pooler_output), cls_before_pooler (the first token), mean, max
-            or last (token), over the tokens that are not padding.
+            or last (token), over the tokens that are not padding; promptbert (the mask of a
+            template around the text, for BERT and RoBERTa).
         context: longest text in tokens.
         tokenizer: bytes, clip or file:PATH, instead of the one beside the weights.
         config: architecture for a random start: fields of the model's config with model_type,
             or a config.json, or its folder.
+        template: of promptbert: a sentence with {} for the text and a mask; empty takes
+            'The sentence of "{}" means [MASK].' or RoBERTa's.
     """
 
     pooler: str = "mean"
     context: int = 77
     tokenizer: str = ""
     config: dict[str, Any] | str = field(default_factory=dict)
+    template: str = ""
 
 
 class HuggingfaceText(nn.Module):
@@ -120,7 +124,10 @@ def build(
     tokenizer = _tokenizer(settings, source)
     _check(model, tokenizer, settings)
     full = replace(settings, config=_plain(model.config), tokenizer=tokenizer.portable)
-    return HuggingfaceText(model, tokenizer, settings.pooler, to_dict(full))
+    kind = HuggingfaceText
+    if settings.pooler == "promptbert":
+        from vislang.models.towers.prompt_bert import PromptBertText as kind
+    return kind(model, tokenizer, settings.pooler, to_dict(full))
 
 
 def find_model(name: str) -> str:
