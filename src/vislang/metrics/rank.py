@@ -113,7 +113,7 @@ def _largest_norm(rows: np.ndarray) -> float:
     return float(np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64).max()))
 
 
-def _pair_scores(image, text, i, j, block: int = 4096) -> Float[np.ndarray, " P"]:
+def _pair_scores(image, text, i, j, block: int = 1024) -> Float[np.ndarray, " P"]:
     """Inner products of chosen pairs in float64."""
     scores = np.empty(len(i))
     for first in range(0, len(i), block):
