@@ -5,6 +5,7 @@ H, W: the picture's height and width.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,8 @@ _GREY = (0.299, 0.587, 0.114)
 
 def grey(image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 H W"]:
     """Luma of each pixel."""
-    return (image * image.new_tensor(_GREY)[:, None, None]).sum(0, keepdim=True)
+    red, green, blue = image.split(1)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
 def change_brightness(image: Float[Tensor, "3 H W"], factor: float) -> Float[Tensor, "3 H W"]:
@@ -42,29 +44,44 @@ def turn_hue(image: Float[Tensor, "3 H W"], turn: float) -> Float[Tensor, "3 H W
     """Turn the hue of HSV by `turn` of the circle (-0.5..0.5).
 
     With value V = max, chroma C = max - min and hue h in sixths of the circle, a channel is
-    V - C · clamp(min(k, 4 - k), 0, 1), k = (n + h) mod 6, n = 5, 3, 1 for red, green, blue.
+    V - C + C · clamp(w, 0, 1), w = |h - 3| - 1, 2 - |h - 2|, 2 - |h - 4| for red, green, blue.
     """
-    value, at = image.max(0)
-    chroma = value - image.min(0).values
     red, green, blue = image
-    safe = chroma.clamp(min=1e-6)
-    sixth = torch.where(
-        at == 0,
-        (green - blue) / safe,
-        torch.where(at == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    value = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
+    chroma = value - least
+    per_chroma = chroma.clamp(min=1e-6).reciprocal_()
+    hue = torch.where(
+        value == red,
+        (green - blue) * per_chroma,
+        torch.where(value == green, 2 + (blue - red) * per_chroma, 4 + (red - green) * per_chroma),
     )
-    k = (image.new_tensor([5.0, 3.0, 1.0])[:, None, None] + sixth + 6 * turn) % 6
-    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+    hue = hue.add_(6 * turn + 12)  # positive, then modulo 6 by floor, which is faster than %
+    hue = hue.sub_((hue / 6).floor_().mul_(6))
+    out = torch.empty_like(image)
+    torch.sub((hue - 3).abs_(), 1, out=out[0])
+    torch.sub(2, (hue - 2).abs_(), out=out[1])
+    torch.sub(2, (hue - 4).abs_(), out=out[2])
+    return out.clamp_(0, 1).mul_(chroma).add_(least)
 
 
 def blur(image: Float[Tensor, "3 H W"], sigma: float) -> Float[Tensor, "3 H W"]:
     """Gaussian blur of `sigma` pixels, cut at three sigma, mirrored at the edges."""
-    radius = max(1, min(round(3 * sigma), min(image.shape[1:]) - 1))
-    if min(image.shape[1:]) < 2:
+    height, width = image.shape[1:]
+    radius = max(1, min(round(3 * sigma), min(height, width) - 1))
+    if min(height, width) < 2:
         return image
-    x = torch.arange(-radius, radius + 1, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], (radius, radius, radius, radius), mode="reflect")
-    across = F.conv2d(padded, kernel[None, None, None, :])
-    return F.conv2d(across, kernel[None, None, :, None])[:, 0]
+    weights = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(radius + 1)]
+    total = weights[0] + 2 * sum(weights[1:])
+    # Sums of shifted pictures: for one channel 4 times as fast as a convolution.
+    padded = F.pad(image, (radius, radius, 0, 0), mode="reflect")
+    across = padded[:, :, radius : radius + width] * (weights[0] / total)
+    for x in range(1, radius + 1):
+        for at in (radius - x, radius + x):
+            across.add_(padded[:, :, at : at + width], alpha=weights[x] / total)
+    padded = F.pad(across, (0, 0, radius, radius), mode="reflect")
+    down = padded[:, radius : radius + height] * (weights[0] / total)
+    for y in range(1, radius + 1):
+        for at in (radius - y, radius + y):
+            down.add_(padded[:, at : at + height], alpha=weights[y] / total)
+    return down
