@@ -136,6 +136,17 @@ def test_forward_changes_nothing_until_the_step_is_done(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_learned_scales_are_held_between_1_and_100(name):
+    objective = make(name)
+    scales = [p for key, p in objective.named_parameters() if key.endswith("log_scale")]
+    for start, held in ((9.0, math.log(100)), (-9.0, 0.0)):
+        for scale in scales:
+            scale.data.fill_(start)
+        objective.after_step()
+        assert [scale.item() for scale in scales] == pytest.approx([held] * len(scales))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_state_makes_a_round_trip(name):
     objective = make(name)
     for step in range(2):
