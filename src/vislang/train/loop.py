@@ -16,6 +16,7 @@ from torch import nn
 
 from vislang.config import TrainConfig
 from vislang.data.batches import Batches
+from vislang.data.order import steps_in_epoch
 from vislang.data.sample import Source
 from vislang.data.sources import open_source
 from vislang.devices import (
@@ -77,7 +78,9 @@ def train(
     folder = Path(folder)
     place = settle(config)
     source = source or open_source(config.data.train, **config.data.train_options)
-    model, objective = make_model(config, place)
+    # A batch larger than the source makes no step; the loader says so in better words.
+    steps = total_steps(config, max(1, steps_in_epoch(len(source), config.data.batch_size)))
+    model, objective = make_model(config, place, steps)
     check_needs(model, objective, config)
     batches = make_batches(config, source, model, objective, place)
     claim_folder(config, folder)
@@ -86,7 +89,6 @@ def train(
     frozen = FrozenFeatures(model, source, batches, augmented, folder, place)
     batches = frozen.batches
 
-    steps = total_steps(config, len(batches))
     schedules = make_schedules(config.optim, steps, len(batches))
     optimizer = make_optimizer({"model": model, "objective": objective}, config.optim)
     ema = Ema(model, config.optim.ema) if config.optim.ema else None

@@ -90,15 +90,20 @@ def _looks_fresh(folder: Path) -> bool:
     return all(item.name.startswith(".") for item in folder.iterdir())
 
 
-def make_model(config: TrainConfig, place: Place) -> tuple[DualEncoder, nn.Module]:
-    """Model and objective with the run's seed, the same weights on every process."""
+def make_model(config: TrainConfig, place: Place, steps: int) -> tuple[DualEncoder, nn.Module]:
+    """Model and objective with the run's seed, the same weights on every process.
+
+    Args:
+        config: the run's.
+        place: where to compute.
+        steps: of the whole run, for objectives with schedules of their own.
+    """
     seed_everything(config.run.seed)
     model = build_model(config.model).to(place.device)
     if config.run.grad_checkpoint:
-        for side in (model.image, model.text):
-            if side is not None:
-                side.tower.set_grad_checkpointing(True)
-    objective = build_objective(config.objective, config.model.width).to(place.device)
+        model.set_grad_checkpointing(True)
+    features = int(model.image.tower.width) if model.image is not None else 0  # type: ignore[arg-type]
+    objective = build_objective(config.objective, model.width, features, steps).to(place.device)
     broadcast([*model.state_dict().values(), *objective.state_dict().values()])
     if config.run.compile:
         for side in (model.image, model.text):
