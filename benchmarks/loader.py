@@ -144,7 +144,8 @@ def seconds(files: list[bytes], transform: Transform) -> float:
 
 
 def compare(case: str, side: int, ours: Transform, theirs: Transform, repeats: int) -> dict:
-    """One row of the table."""
+    """One row of the table; only one case is promised, the others show where it holds."""
+    promised = ours is ours_evaluation and side == 512
     files, what = pictures(side)
     scaled = ours is ours_evaluation and side >= 1024
     close = gate(files, ours, theirs, scaled)
@@ -170,8 +171,7 @@ def compare(case: str, side: int, ours: Transform, theirs: Transform, repeats: i
         "reference": round(rate["theirs"]),
         "reference_is": "Pillow full decode, bicubic",
         "ratio": round(ratio, 2),
-        "target": ">= 2",
-        "met": ratio >= 2,
+        **({"target": ">= 2", "met": ratio >= 2} if promised else {}),
         "ratio_iqr": [round(quartiles[0], 2), round(quartiles[2], 2)],
         "repeats": repeats,
         **more,

@@ -55,6 +55,14 @@ def test_a_broken_exif_block_does_not_cost_the_picture():
     np.testing.assert_array_equal(decode(data), decode(jpeg(4)))
 
 
+def test_harmless_damage_is_left_to_pillow():
+    """Bytes between two segments: libjpeg warns, every browser shows the picture."""
+    data = jpeg(4)
+    at = data.index(b"\xff\xdb")  # the first table
+    with_extra = data[:at] + b"\x12\x34" + data[at:]
+    np.testing.assert_array_equal(decode(with_extra), decode(data))
+
+
 def test_grey_palette_and_cmyk_become_rgb():
     grey = Image.fromarray(pixels(5)).convert("L")
     for data in (encoded(grey, "JPEG"), encoded(grey, "PNG")):
