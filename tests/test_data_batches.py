@@ -1,10 +1,4 @@
-"""Batches: the same for every number of workers, processes and restarts; bad samples are rows."""
-
-import os
-import pickle
-import resource
-from functools import lru_cache
-from pathlib import Path
+"""Batches: the same for every restart and number of processes; bad samples are rows."""
 
 import numpy as np
 import pytest
@@ -12,69 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pictures import jpeg
+from mixed import SMALL, Mixed, make, tokenize
 from vislang.data.batches import Batches
 from vislang.data.decode import Limits
 from vislang.data.order import batch_indices
-from vislang.data.sample import BadSample, Rejected, Sample
+from vislang.data.sample import Rejected
 from vislang.data.sources import open_source
 from vislang.errors import UserError
-from vislang.preprocess import Preprocess
-
-SMALL = Preprocess(size=(16, 16))
-ALL = ("image", "image_2", "text", "text_2", "label")
-
-
-def tokenize(texts: list[str]) -> torch.Tensor:
-    return torch.tensor([[ord(c) for c in text.ljust(24)[:24]] for text in texts])
-
-
-@lru_cache
-def picture(index: int) -> bytes:
-    return jpeg(index, 20, 24)
-
-
-class Mixed:
-    """Thirty samples of which some cannot be used, each in its own way."""
-
-    name, classes, fingerprint = "mixed", ("a", "b"), "mixed"
-    gives = frozenset({"image", "text", "label"})
-    bad = {
-        3: "damaged row: it is torn",
-        5: "no caption: the sample has none",
-        8: "not an image: the format is not known",
-        13: "no label: the sample has none",
-        21: "missing file: /nowhere/21.jpg",
-        22: "no caption: the sample has none",
-    }
-
-    def __len__(self) -> int:
-        return 30
-
-    def __getitem__(self, index: int) -> Sample:
-        if index == 3:
-            raise BadSample("s3", self.bad[3], "mixed:3")
-        texts = {5: (), 22: ("", "  ")}.get(index, (f"first {index}", "", f"other {index}"))
-        image = {8: b"junk", 21: Path("/nowhere/21.jpg")}.get(index, picture(index))
-        labels = () if index == 13 else (index % 2,)
-        return Sample(f"s{index}", image, texts, labels, f"mixed:{index}")
-
-    def shards(self) -> list[range]:
-        return [range(30)]
-
-
-def make(source=None, batch_size=6, **options) -> Batches:
-    options = {"needs": ALL, "image": SMALL, "tokenizer": tokenize, "augment": "simclr"} | options
-    return Batches(source or Mixed(), batch_size, **options)
-
-
-def same(left, right) -> None:
-    assert left.keys() == right.keys()
-    for key, value in left.items():
-        if isinstance(value, torch.Tensor):
-            assert value.dtype == right[key].dtype and torch.equal(value, right[key]), key
-        else:
-            assert value == right[key], key
 
 
 def test_a_batch_keeps_its_contract():
@@ -117,36 +55,6 @@ def test_a_batch_of_only_bad_samples_has_its_keys_and_no_rows():
     batch = next(make().over([3, 5, 8]))
     assert batch["image"].shape == (0, 3, 16, 16) and batch["text"].shape == (0, 24)
     assert batch["label"].shape == (0,) and batch["id"] == [] and len(batch["rejected"]) == 3
-
-
-@pytest.fixture(scope="module")
-def whole() -> list:
-    return [list(make(batch_size=10).start(epoch)) for epoch in range(3)]
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_any_start_and_any_number_of_workers_give_the_same_batches(whole, workers):
-    batches = make(batch_size=10, workers=workers)
-    for epoch, step in [(0, 0), (2, 1), (1, 2), (0, 1)]:
-        got = list(batches.start(epoch, step))
-        assert len(got) == 3 - step
-        for left, right in zip(got, whole[epoch][step:]):
-            same(left, right)
-    through = list(batches.start(1, 1, epochs=2))
-    for left, right in zip(through, whole[1][1:] + whole[2], strict=True):
-        same(left, right)
-    batches.close()
-
-
-def test_pieces_of_a_batch_join_in_order(monkeypatch):
-    """With more samples than a worker takes at once."""
-    monkeypatch.setattr("vislang.data.crew.PIECE", 4)
-    for options in ({}, {"caption": "all", "augment": "none"}):
-        alone = list(make(batch_size=10, **options).start())
-        batches = make(batch_size=10, workers=2, **options)
-        for left, right in zip(batches.start(), alone, strict=True):
-            same(left, right)
-        batches.close()
 
 
 @settings(max_examples=25)
@@ -252,101 +160,6 @@ def test_limits_reach_the_decoder():
     assert batch["rejected"] == [
         Rejected("s0", "too many pixels: 24 x 20, max_pixels is 100", "mixed:0")
     ]
-
-
-def test_workers_have_one_thread_and_leave_the_global_generator_alone():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    batches = make(Probe(), batch_size=2, needs=("text",), image=None, workers=1)
-    texts = [text for batch in batches.start() for text in untokenize(batch["text"])]
-    batches.close()
-    assert {text.split()[0] for text in texts} == {"threads=1"}
-    assert os.getpid() not in {int(text.split("=")[-1]) for text in texts}
-    assert torch.equal(before, torch.get_rng_state())
-    assert os.environ.get("TOKENIZERS_PARALLELISM") == "false"  # as conftest sets it
-
-
-def untokenize(tokens: torch.Tensor) -> list[str]:
-    return ["".join(map(chr, row)).strip() for row in tokens.tolist()]
-
-
-class Probe(Mixed):
-    """Tells about the process in which it is read."""
-
-    def __getitem__(self, index: int) -> Sample:
-        return Sample(str(index), None, (f"threads={torch.get_num_threads()} pid={os.getpid()}",))
-
-
-class Broken(Mixed):
-    """A source with an error that the user can mend."""
-
-    def __getitem__(self, index: int) -> Sample:
-        raise UserError("The shard went away: mount it again.")
-
-
-class Deadly(Mixed):
-    """A source that kills its process, as running out of memory does."""
-
-    def __getitem__(self, index: int) -> Sample:
-        os.kill(os.getpid(), 9)
-        raise AssertionError
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_users_error_arrives_as_it_was_written(workers):
-    batches = make(Broken(), workers=workers)
-    with pytest.raises(UserError) as caught:
-        next(batches.start())
-    assert str(caught.value) == "The shard went away: mount it again."
-    batches.close()
-
-
-def test_many_pieces_need_few_file_handles(monkeypatch):
-    """A batch of 300 pieces under a limit of 200 open files."""
-    monkeypatch.setattr("vislang.data.crew.PIECE", 1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    batches = make(Many(), batch_size=300, workers=1, augment="none", needs=("image", "text"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-    try:
-        batch = next(batches.start())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        batches.close()
-    assert len(batch["id"]) + len(batch["rejected"]) == 300
-
-
-class Many(Mixed):
-    """As Mixed, over and over."""
-
-    def __len__(self) -> int:
-        return 300
-
-    def __getitem__(self, index: int) -> Sample:
-        return super().__getitem__(index % 30)
-
-
-def test_a_killed_worker_is_explained():
-    batches = make(Deadly(), workers=1)
-    with pytest.raises(UserError, match=r"A loader process died: .*fewer data\.workers"):
-        next(batches.start())
-    batches.close()
-
-
-def test_a_newer_start_ends_the_older_one():
-    batches = make(workers=1)
-    old, new = batches.start(), batches.start(1)
-    with pytest.raises(RuntimeError, match="started again or closed"):
-        next(old)
-    same(next(new), next(make().start(1)))
-    batches.close()
-    with pytest.raises(RuntimeError, match="started again or closed"):
-        next(new)
-
-
-def test_batches_of_every_kind_can_be_pickled():
-    """For machines whose workers are spawned, not forked."""
-    batches = pickle.loads(pickle.dumps(make()))
-    same(next(batches.start()), next(make().start()))
 
 
 class Images(Mixed):
