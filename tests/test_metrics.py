@@ -74,6 +74,22 @@ def test_near_ties_are_decided_exactly_where_float32_cannot():
     assert got.text_to_image.tolist() == [0]
 
 
+def test_rare_ties_in_large_blocks_count_against():
+    # Few enough doubtful scores that single pairs are decided, not the whole block.
+    rng = np.random.default_rng(0)
+    image = features.unit(rng.standard_normal((400, 32))).astype(np.float32)
+    text = features.unit(image + 0.02 * rng.standard_normal(image.shape)).astype(np.float32)
+    image[7] = image[300]  # two images that no text can tell apart
+    text[11] = text[12]  # and two texts that no image can
+    pairs = (np.arange(400), np.arange(400))
+    got = rank.retrieval_ranks(image, text, pairs=pairs, block=150)
+    by_image, by_text = brute_ranks(image, text, pairs)
+    assert got.image_to_text.tolist() == by_image
+    assert got.text_to_image.tolist() == by_text
+    assert by_text[300] == 1
+    assert 1 in (by_image[11], by_image[12])
+
+
 @pytest.mark.parametrize("rows", [3, 700])
 def test_collapsed_embeddings_score_zero(rows):
     image = np.tile(features.unit(np.random.default_rng(0).standard_normal((1, 64))), (rows, 1))

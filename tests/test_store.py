@@ -233,6 +233,14 @@ def test_a_laion_folder_with_a_part_missing_or_of_other_rows(tmp_path):
         open_store(folder)
 
 
+def test_a_torn_file_of_a_laion_folder(tmp_path):
+    folder, _ = laion(tmp_path / "a")
+    path = folder / "text_emb" / "text_emb_10.npy"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UserError, match=r"text_emb_10\.npy is torn"):
+        open_store(folder)
+
+
 def test_pickles_are_never_read(tmp_path):
     folder, _ = laion(tmp_path / "a")
     np.save(folder / "img_emb" / "img_emb_2.npy", np.array([{}]), allow_pickle=True)
