@@ -256,7 +256,12 @@ def test_a_signal_ends_any_command_without_a_traceback(number, code, child_envir
         "sys.exit(m.main(['embed']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env=child_environment, capture_output=True, text=True
+        [sys.executable, "-c", program],
+        env=child_environment,
+        capture_output=True,
+        text=True,
+        # Started in the background of a shell, these tests and their children would ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == code
     assert "Traceback" not in done.stderr
