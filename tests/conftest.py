@@ -40,7 +40,7 @@ os.environ |= {
 for _name in ("VISLANG_TRACEBACK", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
     os.environ.pop(_name, None)
 
-if os.environ.get("VISLANG_SHAPES", "0") == "1":
+if os.environ.get("VISLANG_SHAPES", "1") == "1":
     import shape_checks
 
     shape_checks.install()

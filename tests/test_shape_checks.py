@@ -10,7 +10,7 @@ from shape_checks import array_annotations, checked
 from vislang.metrics import rank
 
 
-@pytest.mark.skipif(os.environ.get("VISLANG_SHAPES", "0") != "1", reason="VISLANG_SHAPES is not 1")
+@pytest.mark.skipif(os.environ.get("VISLANG_SHAPES", "1") != "1", reason="VISLANG_SHAPES is not 1")
 def test_functions_of_vislang_are_checked():
     wrapped = [
         name
