@@ -116,7 +116,9 @@ def wilson_mean_of_classes(
     return wilson(value * effective, effective, level, total, f"effective n {effective:.0f}")
 
 
-def normal_mean(values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], level: float = 0.95) -> Interval:
+def normal_mean(
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"], level: float = 0.95
+) -> Interval:
     """Mean with a Student interval: mean ± t · s/√n. For many alike draws, such as episodes."""
     from scipy.stats import t
 
