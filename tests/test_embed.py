@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import sklearn.datasets  # noqa: F401  imported once for all the children
 import torch
 
 from vislang.config import ModelConfig, TowerConfig

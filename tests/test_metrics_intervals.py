@@ -49,7 +49,7 @@ def covered(make, truth, draws):
 
 def test_coverage_by_simulation():
     rng = np.random.default_rng(0)
-    draws = [rng.random(60) < 0.9 for _ in range(400)]
+    draws = [(rng.random(60) < 0.9).astype(float) for _ in range(400)]
     assert 0.92 < covered(lambda x: intervals.wilson(x.sum(), len(x)), 0.9, draws) < 0.985
     assert 0.90 < covered(lambda x: intervals.normal_mean(x), 0.9, draws) < 0.985
     draws = [rng.exponential(size=80) for _ in range(200)]

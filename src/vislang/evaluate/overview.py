@@ -14,6 +14,7 @@ from vislang.errors import UserError
 from vislang.evaluate.probe import choose
 from vislang.evaluate.prompts import SETS, fill
 from vislang.evaluate.requests import Embeddings, Requests
+from vislang.evaluate.retrieval import number_texts
 from vislang.evaluate.scores import Scores
 from vislang.metrics import features
 from vislang.metrics.intervals import (
@@ -132,8 +133,7 @@ class Overview:
 
     def _cosine(self, ids, texts, image, text) -> dict[str, Any]:
         """Pairs whose captions differ, spread evenly."""
-        _, first = np.unique(np.asarray(texts, dtype=str), return_index=True)
-        first = np.sort(first)
+        first = np.unique(number_texts(texts)[0], return_index=True)[1]
         count = min(self.pairs, len(first))
         rows = first[np.linspace(0, len(first) - 1, count).astype(int)]
         return {

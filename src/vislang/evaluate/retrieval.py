@@ -76,11 +76,11 @@ class Retrieval:
         rank = retrieval_ranks(image, text, owner)
         values = recall_values(rank, owner, ks)
         texts = embeddings.caption_texts
-        distinct, place = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+        place, distinct = number_texts(texts)
         shared = _shared(place, owner)
         if shared >= SHARED:
             notes.append(f"{shared:.1%} of the captions stand at more than one image.")
-            values |= _same_text_values(image, text, owner, place, len(distinct), ks)
+            values |= _same_text_values(image, text, owner, place, distinct, ks)
         ids = [embeddings.ids[row] for row in kept.tolist()]
         return Scores(
             self.name,
@@ -153,14 +153,29 @@ def _median(rank: np.ndarray, groups: np.ndarray, resamples: int = 200) -> Inter
     ordered, of = rank[order], groups[order]
     count = int(groups.max()) + 1
     draws = []
-    for weights in resampled_counts(count, resamples, 0):
-        running = np.cumsum(weights[:, of], axis=1)
-        half = running[:, -1:] / 2
-        low = (running < half).sum(1)
-        high = (running <= half).sum(1).clip(max=len(ordered) - 1)
-        draws.append((ordered[low] + ordered[high]) / 2 + 1)
+    at_once = max(1, 4_000_000 // len(rank))
+    for block in resampled_counts(count, resamples, 0):
+        for first in range(0, len(block), at_once):
+            running = np.cumsum(block[first : first + at_once, of], axis=1)
+            half = running[:, -1:] / 2
+            low = (running < half).sum(1)
+            high = (running <= half).sum(1).clip(max=len(ordered) - 1)
+            draws.append((ordered[low] + ordered[high]) / 2 + 1)
     n = len(np.unique(groups))
     return from_draws(median_rank(rank), np.concatenate(draws), n, "bootstrap over groups")
+
+
+def number_texts(texts: Sequence[str]) -> tuple[Int[np.ndarray, " M"], int]:
+    """A number for each text, the same for equal texts, in order of first occurrence; and how many
+    distinct ones there are.
+
+    >>> number_texts(["b", "a", "b"])
+    (array([0, 1, 0], dtype=int32), 2)
+    """
+    import pyarrow as pa
+
+    encoded = pa.array(list(texts), pa.string()).dictionary_encode()
+    return encoded.indices.to_numpy(), len(encoded.dictionary)
 
 
 def _shared(place: np.ndarray, owner: np.ndarray) -> float:
