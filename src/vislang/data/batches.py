@@ -212,9 +212,12 @@ def check_needs(source: Source, needs: Sequence[str]) -> None:
         )
     missing = sorted(kinds - set(source.gives))
     if missing:
+        own = ""
+        if missing == ["text"] and source.classes and hasattr(source, "templates"):
+            own = " Its class names become captions by the option template 'a photo of a {}.'"
         raise UserError(
             f"The source {source.name!r} gives {', '.join(sorted(source.gives)) or 'nothing'},"
-            f" but {', '.join(missing)} is needed too."
+            f" but {', '.join(missing)} is needed too.{own}"
             f" Layouts that can give {', '.join(sorted(kinds))}: {which_give(kinds)};"
             " or choose an objective that does without."
         )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vislang.errors import UserError
+
 if TYPE_CHECKING:
     from jaxtyping import Int64
 
@@ -48,6 +50,8 @@ def steps_in_epoch(n: int, batch_size: int, drop_last: bool = True) -> int:
     >>> steps_in_epoch(10, 4), steps_in_epoch(10, 4, drop_last=False)
     (2, 3)
     """
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     return n // batch_size if drop_last else -(-n // batch_size)
 
 

@@ -99,12 +99,13 @@ def split_spec(spec: str) -> tuple[str | None, str]:
 
 def missing_path(path: Path, what: str) -> UserError:
     """The error for a path that does not exist, with the nearest name beside it."""
-    parent = path.parent
-    if not parent.is_dir():
-        return missing_path(parent, what) if parent != path else UserError(f"No {path}.")
-    hint = nearest(path.name, (entry.name for entry in parent.iterdir()))
+    lost = path  # the topmost part that is not there
+    while lost.parent != lost and not lost.parent.is_dir():
+        lost = lost.parent
+    where = "" if lost == path else f" There is no {str(lost)!r}."
+    near = nearest(lost.name, (entry.name for entry in lost.parent.iterdir()))
     extra = "" if what != "source" else f" Or one of the names: {', '.join(SOURCES)}."
-    return UserError(f"The {what} {path} does not exist.{hint}{extra}")
+    return UserError(f"The {what} {path} does not exist.{where}{near}{extra}")
 
 
 def _is_pattern(spec: str) -> bool:
