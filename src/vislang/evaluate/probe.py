@@ -151,7 +151,6 @@ class LinearProbe:
                 " Give C, for example C=1."
             )
         fitted = np.setdiff1d(np.arange(len(x)), validation)
-        notes = []
         seen, inside = np.unique(y[fitted], return_inverse=True)
         shift = Shift.of(x[fitted], self.scale)
         solve, fits = self._solver(shift(x[fitted]), inside), {}
@@ -161,21 +160,25 @@ class LinearProbe:
             fits[cost] = solve(cost)
             scores = np.full((len(held), len(classes)), -np.inf)
             scores[:, seen] = fits[cost].scores(held)
-            place = ranks(scores, held_label)
-            if self.metric == "accuracy":
-                return float((place == 0).mean())
-            return mean_recall(place, held_label, len(classes)).value
+            return self._value(scores, held_label)
 
         cost, tried = search_cost(validate)
-        if cost in (min(tried), max(tried)):
-            notes.append(f"The best C, {cost:g}, lies at the end of the range that was searched.")
-        search = as_table(tried, fits)
+        search, ends = as_table(tried, fits), (min(tried), max(tried))
+        notes = [f"The best C, {cost:g}, lies at the end of the range that was searched."]
+        notes = notes if cost in ends else []
         if not self.refit:
             return self._done(fits[cost], cost, classes[seen], shift, len(fitted), search, notes)
-        shift = Shift.of(x, self.scale)
         start = fits[cost] if len(seen) == len(classes) and self.scale != "standard" else None
+        shift = Shift.of(x, self.scale)
         fit = self._solver(shift(x), y, start)(cost)
         return self._done(fit, cost, classes, shift, len(x), search, notes)
+
+    def _value(self, scores: np.ndarray, label: np.ndarray) -> float:
+        """What the search maximises."""
+        place = ranks(scores, label)
+        if self.metric == "accuracy":
+            return float((place == 0).mean())
+        return mean_recall(place, label, scores.shape[1]).value
 
     def _solver(self, x, y, start: Fit | None = None) -> Callable[[float], Fit]:
         """cost -> Fit; each starts from the nearest cost that was solved before."""

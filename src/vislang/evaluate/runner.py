@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import re
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vislang.data.decode import Limits
 from vislang.data.sample import Source
-from vislang.embed.embedder import Embedder, Part
-from vislang.embed.source import UNIT, embed_source
-from vislang.embed.texts import embed_texts
 from vislang.errors import UserError
 from vislang.evaluate import EVALUATIONS
-from vislang.evaluate.requests import Embeddings, Evaluation, Requests
+from vislang.evaluate.embedded import embed_requests
+from vislang.evaluate.provenance import Origin
+from vislang.evaluate.requests import Evaluation, Requests
 from vislang.evaluate.scores import Scores, write_scores
-from vislang.files import fingerprint, plain, read_json
 from vislang.lookup import lookup, nearest
-from vislang.store import Store, open_store
-from vislang.store.writer import MANIFEST
 
 if TYPE_CHECKING:
     from vislang.models.dual import DualEncoder
@@ -71,43 +66,32 @@ def evaluate(
         UserError: an unknown evaluation or option, or a source or model that lacks what one needs.
     """
     evaluations = build_evaluations(names, options or {})
-    origin = _Origin(model, source, dict(source_options or {}), train_source, step)
-    encoder = _open_model(model)
-    tested = _open_source(source, source_options)
-    asked = {e.name: _requests(e, tested, encoder) for e in evaluations}
-    everything = Requests()
-    for request in asked.values():
-        everything = everything | request
+    encoder, tested = _open_model(model), _open_source(source, source_options)
+    asked = [_requests(evaluation, tested, encoder) for evaluation in evaluations]
+    everything = functools.reduce(operator.or_, asked)
+    training = None
+    if everything.train and train_source is not None:
+        training = _open_source(train_source, train_options)
+        _same_classes(tested, training)
     how: dict[str, Any] = {
         "batch_size": batch_size, "device": device, "precision": precision, "workers": workers,
         "limits": limits,
     }  # fmt: skip
     stores = Path(folder) / "stores" if keep_store else None
-    embeddings, settings = _embed(encoder, tested, everything, stores, how)
-    training = None
-    if everything.train and train_source is not None:
-        training = _open_source(train_source, train_options)
-        _same_classes(tested, training)
-        rows, _ = _embed(encoder, training, replace(everything, captions=False), stores, how)
-        embeddings = replace(embeddings, train=rows)
-    if everything.texts:
-        how = {key: how[key] for key in ("batch_size", "device", "precision")}
-        embeddings = replace(
-            embeddings,
-            prompts={text: row for row, text in enumerate(everything.texts)},
-            prompt_rows=embed_texts(encoder, everything.texts, **how),
-        )
+    embeddings, settings = embed_requests(encoder, tested, training, everything, stores, how)
+    origin = Origin(
+        model, source, dict(source_options or {}), train_source, step, settings, tested, training
+    )
     found, failures = [], []
-    for evaluation in evaluations:
+    for evaluation, request in zip(evaluations, asked):
         try:
             scores = evaluation.score(embeddings)
         except UserError as error:
             failures.append(f"{evaluation.name}: {error}")
             continue
-        made = origin.provenance(evaluation, settings, tested, training, asked[evaluation.name])
-        scores = replace(scores, provenance=made)
-        write_scores(scores, Path(folder) / "scores" / _step_name(step))
-        found.append(scores)
+        made = origin.provenance(evaluation.settings(), trained=request.train)
+        found.append(replace(scores, provenance=made))
+        write_scores(found[-1], Path(folder) / "scores" / _step_name(step))
     if failures:
         kept = f" The other {len(found)} are written." if found else ""
         raise UserError(" ".join(failures) + kept)
@@ -188,146 +172,5 @@ def _same_classes(source: Source, train: Source) -> None:
         )
 
 
-def _embed(
-    model: DualEncoder, source: Source, asked: Requests, stores: Path | None, how: dict[str, Any]
-) -> tuple[Embeddings, dict[str, Any]]:
-    """One pass over a source, or none when its store is there; and the settings of it."""
-    wanted = {"image": asked.images, "features": asked.features, "text": asked.captions}
-    what = tuple(name for name, want in wanted.items() if want)
-    embedder = Embedder(model, source, what, **how)
-    settings = embedder.settings
-    try:
-        if stores is None:
-            parts = [embedder.embed(piece) for piece in _units(source)]
-            return _from_parts(parts, source), settings
-    finally:
-        embedder.close()
-    name = re.sub(r"[^\w.-]+", "-", source.name)[:60].strip("-.") or "source"
-    store = _stored(stores, name, settings)
-    if store is None:
-        place = stores / f"{name}-{fingerprint(settings)[:8]}"
-        store = embed_source(model, source, place, what=what, **how)
-    return _from_store(store, source), settings
-
-
-def _stored(stores: Path, name: str, settings: Mapping[str, Any]) -> Store | None:
-    """A finished store of the same settings that holds what is wanted, and perhaps more."""
-    wanted = plain({key: value for key, value in settings.items() if key != "what"})
-    for manifest in sorted(stores.glob(f"{name}-*/{MANIFEST}")):
-        there = read_json(manifest)["settings"]
-        same = all(there.get(key) == value for key, value in wanted.items())
-        if same and set(settings["what"]) <= set(there["what"]) and there["dtype"] == "float32":
-            return open_store(manifest.parent)
-    return None
-
-
-def _units(source: Source) -> list[range]:
-    return [range(at, min(at + UNIT, len(source))) for at in range(0, len(source), UNIT)]
-
-
-def _from_store(store: Store, source: Source) -> Embeddings:
-    texts, owner = [], None
-    if store.text is not None:
-        texts = store.text_metadata["text"].to_pylist()
-        owner = store.text_metadata["image_row"].to_numpy()
-    return Embeddings(
-        ids=store.metadata["id"].to_pylist(),
-        label=store.metadata["label"].to_numpy(),
-        classes=tuple(source.classes),
-        images=store.image,
-        features=store.features,
-        captions=store.text,
-        caption_texts=texts,
-        caption_owner=owner,
-        notes=_rejected(len(store.rejected), source),
-    )
-
-
-def _from_parts(parts: list[Part], source: Source) -> Embeddings:
-    def joined(name: str) -> Any:
-        rows = [getattr(part, name) for part in parts]
-        return None if not rows or rows[0] is None else np.concatenate(rows)
-
-    owners, texts, start = [], [], 0
-    for part in parts:
-        if part.text_metadata is not None:
-            texts += part.text_metadata["text"]
-            owners.append(part.text_metadata["image_row"] + start)
-        start += len(part.metadata["id"])
-    return Embeddings(
-        ids=[id_ for part in parts for id_ in part.metadata["id"]],
-        label=np.concatenate([part.metadata["label"] for part in parts]),
-        classes=tuple(source.classes),
-        images=joined("image"),
-        features=joined("features"),
-        captions=joined("text"),
-        caption_texts=texts,
-        caption_owner=np.concatenate(owners) if owners else None,
-        notes=_rejected(sum(len(part.rejected) for part in parts), source),
-    )
-
-
-def _rejected(count: int, source: Source) -> tuple[str, ...]:
-    if not count:
-        return ()
-    return (f"{count} of {len(source)} samples of {source.name} could not be used.",)
-
-
 def _step_name(step: int | str) -> str:
     return f"{step:09d}" if isinstance(step, int) else str(step)
-
-
-class _Origin:
-    """What was evaluated, as the user named it."""
-
-    def __init__(self, model, source, source_options, train_source, step):
-        self.model = str(model) if isinstance(model, str | Path) else "in memory"
-        self.source = self._named(source)
-        self.train = None if train_source is None else self._named(train_source)
-        self.source_options, self.step = source_options, step
-
-    @staticmethod
-    def _named(source: Source | str | Path) -> str:
-        return str(source) if isinstance(source, str | Path) else source.name
-
-    def provenance(
-        self,
-        evaluation: Evaluation,
-        settings: Mapping[str, Any],
-        source: Source,
-        training: Source | None,
-        asked: Requests,
-    ) -> dict[str, Any]:
-        """Everything that the numbers depend on."""
-        how = {
-            key: settings[key] for key in ("preprocess", "precision", "batch_size", "device")
-        } | {"limits": settings["limits"]}
-        made: dict[str, Any] = {
-            "model": self.model,
-            "model_fingerprint": settings["model"],
-            "source": self.source,
-            "source_options": self.source_options,
-            "source_fingerprint": source.fingerprint,
-            "step": self.step,
-            "settings": evaluation.settings() | how,
-            "versions": versions(),
-        }
-        if asked.train:
-            made["train_source"] = self.train if training else f"a part of {self.source}"
-            trained_on = training.fingerprint if training else "a part of the source"
-            made["settings"]["train"] = trained_on
-        return made
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that numbers may depend on."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for name in ("vislang", "torch", "numpy", "scipy", "scikit-learn", "pillow", "open_clip_torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
