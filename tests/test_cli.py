@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vislang.cli import main as cli
-from vislang.cli.arguments import make_parser, read_arguments, value_word
+from vislang.cli.arguments import make_parser, read_arguments
+from vislang.cli.wording import value_word
 from vislang.config import TrainConfig
 from vislang.errors import UserError
 from vislang.lookup import lookup
@@ -191,6 +193,29 @@ def test_an_option_joins_those_of_the_recipe_and_another_part_drops_them():
     other = parsed("demo", "--model.image.name", "timm", "--model.image.options.name", "resnet18")
     assert other.model.image.options == {"name": "resnet18"}
     assert other.model.text == parsed("demo").model.text
+
+
+def test_other_data_drops_the_valid_part_of_the_recipes_own(tmp_path):
+    from vislang.config import with_changes, write_config
+
+    other = parsed("demo", "--data.train", "photos/").data
+    assert (other.train_options, other.valid, other.valid_options) == ({}, "", {})
+    named = parsed("demo", "--data.train", "photos/", "--data.valid", "more/").data
+    assert (named.valid, named.valid_options) == ("more/", {})
+    config = with_changes(parsed("clip"), {"data.train": "a/", "data.valid": "b/"})
+    write_config(tmp_path / "c.yaml", config)
+    assert parsed(str(tmp_path / "c.yaml"), "--data.train", "c/").data.valid == "b/"
+
+
+def test_keys_of_an_option_that_was_empty():
+    def command(*, options: dict[str, Any] | None = None) -> None: ...
+
+    def read(*arguments: str) -> Any:
+        return read_arguments(command, arguments, "x")["options"]  # type: ignore[index]
+
+    assert read("--options.knn.k", "3", "--options.a", "[1, x]") == {"knn": {"k": 3}, "a": [1, "x"]}
+    assert read("--options", "{knn: {k: 3}, prompts.txt: 1}") == {"knn": {"k": 3}, "prompts.txt": 1}
+    assert read() == {}
 
 
 def test_a_config_file_and_a_run_folder_stand_for_a_recipe(tmp_path):

@@ -6,16 +6,14 @@ field (`--optim.lr`), whose defaults are those of the recipe that the positional
 """
 
 import argparse
-import difflib
 import inspect
-import re
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from vislang.cli.wording import Help, argument_helps, explain, name_values, value_word
 from vislang.config import TrainConfig, from_dict, to_dict, with_changes
 from vislang.errors import UserError
 
@@ -39,7 +37,7 @@ BELONGS: dict[str, dict[str, Any]] = {
     "model.text.adapter": {"model.text.adapter_options": {}},
     "model.text.head": {"model.text.head_options": {}},
     "objective.name": {"objective.options": {}},
-    "data.train": {"data.train_options": {}, "data.valid": "", "data.valid_options": {}},
+    "data.train": {"data.train_options": {}},
     "data.valid": {"data.valid_options": {}},
     "data.augment": {"data.augment_options": {}},
 }
@@ -60,33 +58,52 @@ def read_arguments(
         base = _base_config(function, argv)
     parser = make_parser(function, prog, base)
     try:
-        values = nested(parser.parse_args(list(argv)).as_dict())
+        values = parser.parse_args(list(argv)).as_dict()
+        read_deep_values(values, given_flags(argv), dict_flags(function))
     except SystemExit as end:  # argparse ends the process after --help
         if end.code in (0, None):
             return None
         raise
     except argparse.ArgumentError as error:
-        raise UserError(_explain(parser, str(error), prog)) from error
+        raise UserError(explain(parser, str(error), prog)) from error
     if base is not None:
         fields = {key: values.pop(key) for key in to_dict(base) if key != "recipe"}
         values["config"] = from_dict(TrainConfig, {"recipe": base.recipe} | fields)
     return values
 
 
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys within dicts as dicts: `--options.columns.image path` sets one key of one.
+def read_deep_values(
+    values: dict[str, Any], given: Mapping[str, str], dicts: Iterable[str]
+) -> None:
+    """Read `--options.knn.k 3` as a number, in place: jsonargparse leaves deep values as text.
 
-    >>> nested({"options": {"columns.image": "path", "split": "test"}})
-    {'options': {'columns': {'image': 'path'}, 'split': 'test'}}
+    >>> values = {"options": {"knn": {"k": "3"}}}
+    >>> read_deep_values(values, {"options.knn.k": "3"}, ["options"])
+    >>> values
+    {'options': {'knn': {'k': 3}}}
     """
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        inner = made
+    import yaml
+
+    for flag, text in given.items():
+        if not any(flag.startswith(name + ".") for name in dicts):
+            continue
+        *parents, last = flag.split(".")
+        inner: Any = values
         for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = nested(value) if isinstance(value, dict) else value
-    return made
+            inner = inner.get(parent) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and inner.get(last) == text:
+            inner[last] = yaml.safe_load(text)
+
+
+def dict_flags(function: Callable[..., Any]) -> list[str]:
+    """Dotted names of the flags whose value is a dict."""
+    found = []
+    for name, kind in typing.get_type_hints(function).items():
+        if kind is TrainConfig:
+            found += [k for k, value in flat_fields(TrainConfig()) if isinstance(value, dict)]
+        elif "dict" in str(kind):
+            found.append(name)
+    return found
 
 
 def make_parser(
@@ -98,7 +115,7 @@ def make_parser(
         exit_on_error=False,
         allow_abbrev=False,
         description=(inspect.getdoc(function) or "").split("\nArgs:")[0].strip(),
-        formatter_class=_Help,
+        formatter_class=Help,
     )
     hints = typing.get_type_hints(function)
     helps = argument_helps(function)
@@ -108,10 +125,12 @@ def make_parser(
             parser.add_class_arguments(TrainConfig, skip={"recipe"})
             defaults = dict(flat_fields(base or TrainConfig()))
             parser.set_defaults({k: v for k, v in defaults.items() if k != "recipe"})
-            _name_values(parser, dict(flat_fields(TrainConfig())))
+            name_values(parser, dict(flat_fields(TrainConfig())))
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             required = parameter.default is inspect.Parameter.empty
             default = {} if required else {"default": parameter.default}
+            if parameter.default is None and "dict" in str(kind):
+                default = {"default": {}}  # so that `--options.columns.image path` sets one key
             parser.add_argument(
                 f"--{name}",
                 type=kind,
@@ -132,69 +151,6 @@ def _add_positional(parser, name: str, kind: Any, parameter: inspect.Parameter, 
         parser.add_argument(name, type=kind, help=help)
     else:
         parser.add_argument(name, type=kind, nargs="?", default=parameter.default, help=help)
-
-
-def _name_values(parser: ArgumentParser, fields: Mapping[str, Any]) -> None:
-    """Say what a flag's value is: `--optim.lr NUMBER` instead of `--optim.lr OPTIM.LR`."""
-    for action in parser._actions:
-        if action.dest in fields:
-            action.metavar = value_word(type(fields[action.dest]), fields[action.dest])
-        elif action.metavar == "CONFIG":
-            action.help = "a YAML file, or YAML text, with any of the fields below."
-
-
-def value_word(kind: Any, value: Any = None) -> str:
-    """The word for a flag's value in the help.
-
-    >>> value_word(float), value_word(bool), value_word(tuple[str, ...])
-    ('NUMBER', '{true,false}', 'A,B,...')
-    """
-    if kind is tuple and value:
-        return (
-            "[" + ",".join("XYZ"[: len(value)]) + "]" if isinstance(value[0], float) else "A,B,..."
-        )
-    words = {bool: "{true,false}", int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}
-    words |= {dict: "{...}", tuple: "A,B,..."}
-    options = [k for k in typing.get_args(kind) if k is not type(None)]
-    optional = type(None) in typing.get_args(kind)
-    kind = options[0] if optional else kind
-    return words.get(typing.get_origin(kind) or kind, "VALUE")
-
-
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """One line of usage instead of twenty: the flags are listed below it anyway."""
-
-    def add_usage(self, usage, actions, groups, prefix=None):
-        names = [
-            a.dest.upper() + " ..." * (a.nargs == "+") for a in actions if not a.option_strings
-        ]
-        flags = [a for a in actions if a.option_strings and a.required]
-        needed = [f"{a.option_strings[0]} {a.metavar}" for a in flags]
-        line = " ".join([str(self._prog), *map(str, names), *needed, "[flags]"])
-        super().add_usage(line.replace("%", "%%"), actions, groups, prefix)
-
-    def _get_help_string(self, action):
-        text = action.help or ""
-        empty = action.default in (None, "", [], {}, (), argparse.SUPPRESS)
-        if not action.option_strings or empty or "%(default)" in text:
-            return text
-        return f"{text} (default: {str(action.default).replace('%', '%%')})"
-
-
-def argument_helps(function: Callable[..., Any]) -> dict[str, str]:
-    """Argument name -> its text in the docstring's "Args:" section."""
-    section = (inspect.getdoc(function) or "").partition("Args:\n")[2]
-    helps: dict[str, str] = {}
-    name = ""
-    for line in section.split("\n"):
-        if found := re.match(r"    (\w+): (.*)", line):
-            name = found[1]
-            helps[name] = found[2].strip()
-        elif name and line.startswith("        "):
-            helps[name] += " " + line.strip()
-        else:
-            name = ""
-    return helps
 
 
 def flat_fields(config: Any) -> Iterator[tuple[str, Any]]:
@@ -302,28 +258,7 @@ def without_stale(base: TrainConfig, given: Mapping[str, str]) -> TrainConfig:
     for flag, belongings in BELONGS.items():
         if flag in given and given[flag] != fields[flag]:
             changes |= belongings
+    if "data.train_options" in changes and fields["data.valid"] == fields["data.train"]:
+        # The recipe's own data, in two parts; a valid source that was named for itself stays.
+        changes |= {"data.valid": "", "data.valid_options": {}}
     return with_changes(base, changes) if changes else base
-
-
-def _explain(parser: ArgumentParser, message: str, prog: str) -> str:
-    """jsonargparse's message in our words: what was wrong, the nearest flag, what to do."""
-    known = sorted(flag for flag in parser._option_string_actions if flag.startswith("--"))
-    if found := re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
-        flag = found[1].partition("=")[0]
-        if not flag.startswith("-"):
-            return f"{prog} has no use for the argument {flag!r}. See `{prog} --help`."
-        # A field named without its group (--lr for --optim.lr) comes before a similar spelling.
-        near = [name for name in known if name.endswith("." + flag.lstrip("-"))]
-        near = near or difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"{prog} has no flag {flag}.{hint} See `{prog} --help`."
-    if found := re.search(r"arguments are required: (.*)", message):
-        names = ", ".join(
-            f"--{name}" if f"--{name}" in known else name.upper() for name in found[1].split(", ")
-        )
-        return f"{prog} needs {names}. See `{prog} --help`."
-    if found := re.search(r'Parser key "([\w.]+)":\s*(.*)', message, re.DOTALL):
-        flag = f"--{found[1]}" if f"--{found[1]}" in known else found[1].upper()
-        what = re.sub(r"<class '(\w+)'>", r"\1", " ".join(found[2].split()))
-        return f"{flag}: {what}. See `{prog} --help`."
-    return f"{message}. See `{prog} --help`."
