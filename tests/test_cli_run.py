@@ -100,6 +100,21 @@ def test_evaluate_with_named_sources_and_options(run, tmp_path, capsys):
     assert (tmp_path / "scores" / "000000002" / "zeroshot.json").exists()
 
 
+def test_without_a_suite_all_that_fits_the_source_is_evaluated(run, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        path = tmp_path / "photos" / ("cat" if i % 2 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(path)
+    arguments = ["--source", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
+    assert cli.main(["evaluate", str(run), *arguments, "--workers", "0"]) == 0
+    made = {path.stem for path in (tmp_path / "out" / "scores" / "000000004").glob("*.json")}
+    assert made == {"zeroshot", "probe", "knn", "cluster", "fewshot", "overview"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -61,7 +61,14 @@ def evaluate(
         source, source_options, train_source, train_options = _sources_of(
             run, train_source, train_options
         )
-    names = suite or tuple(servable(open_source(source, **(source_options or {}))))
+    names, suite_options = suite, dict(suite_options or {})
+    if not suite:
+        opened = open_source(source, **(source_options or {}))
+        names = tuple(servable(opened))
+        if "fewshot" in names:  # of all that fits, episodes that fit
+            suite_options["fewshot"] = {"way": min(5, max(2, len(opened.classes)))} | dict(
+                suite_options.get("fewshot", {})
+            )
     # By name, not opened: the scores then say how to open it again, for the report's pictures.
     scores = run_evaluations(
         model, source, names, out, step=_step_of(model), options=suite_options,
