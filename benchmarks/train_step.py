@@ -74,7 +74,7 @@ def settings(folder: Path):
         objective=ObjectiveConfig("infonce"),
         data=DataConfig(
             train=f"table:{folder / 'table.tsv'}",
-            train_options={"image": "filepath", "captions": "title"},
+            train_options={"image": "filepath", "caption": "title"},
             batch_size=BATCH,
             workers=WORKERS,
         ),
