@@ -12,7 +12,7 @@ TEST_EXTRAS := towers,data,images,search,dev
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(if $(DATA),VISLANG_TEST_DATA="$(abspath $(DATA))") $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test check format bench setup constraints clean
+.PHONY: help demo test check slow format bench setup constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,6 +29,10 @@ check: $(VENV)/.all  ## format, lint, types and the fast tests, under a minute
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(PYTEST) -q -m "not slow"
+
+slow: $(VENV)/.all  ## measure anew which tests `check` leaves out: tests/slow.txt
+	: > tests/slow.txt
+	$(PYTEST) -q -m "not slow" --durations 0 --durations-min 0.1 | $(BIN)/python tests/slow_tests.py
 
 format: $(VENV)/.all  ## let ruff put files in order
 	$(BIN)/ruff format .

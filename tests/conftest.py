@@ -60,6 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("vislang")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow.txt, so that `make check` stays under a minute."""
+    from slow_tests import read_slow
+
+    slow = read_slow()
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     import torch
