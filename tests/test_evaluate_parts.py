@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vislang.data.prompts import SETS, fill, read_prompts
 from vislang.errors import UserError
 from vislang.evaluate.cluster import Clustering
 from vislang.evaluate.knn import NearestNeighbours
 from vislang.evaluate.overview import Overview, flatten
-from vislang.evaluate.prompts import SETS, fill, read_prompts
 from vislang.evaluate.requests import Embeddings, Requests
 from vislang.evaluate.retrieval import Retrieval
 from vislang.evaluate.scores import Scores, read_scores, table_csv, write_scores

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislang.data.prompts import SETS, fill
 from vislang.errors import UserError
 from vislang.evaluate.probe import choose
-from vislang.evaluate.prompts import SETS, fill
 from vislang.evaluate.requests import Embeddings, Requests
 from vislang.evaluate.retrieval import number_texts
 from vislang.evaluate.scores import Scores

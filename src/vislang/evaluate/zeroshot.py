@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislang.data.prompts import fill, read_prompts
 from vislang.errors import UserError
 from vislang.evaluate.classified import score_classes
-from vislang.evaluate.prompts import fill, read_prompts
 from vislang.evaluate.requests import Embeddings, Requests, need
 from vislang.evaluate.scores import Scores
 from vislang.files import fingerprint

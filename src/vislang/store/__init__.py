@@ -10,8 +10,10 @@ Rows join by position. `image_row` of the text metadata is the row, within the s
 image that the text describes.
 """
 
+from vislang.store.domain_writer import DomainWriter
+from vislang.store.domains import DomainStore
 from vislang.store.reader import Store, open_store
 from vislang.store.rows import Rows
 from vislang.store.writer import StoreWriter
 
-__all__ = ["Rows", "Store", "StoreWriter", "open_store"]
+__all__ = ["DomainStore", "DomainWriter", "Rows", "Store", "StoreWriter", "open_store"]
