@@ -53,18 +53,33 @@ class TowerConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """What writes the caption of an image, token by token.
+
+    Args:
+        name: a key of DECODERS (`vislang list decoders`); empty for none.
+        options: arguments of the decoder's builder.
+    """
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A dual encoder.
 
     Args:
-        image: the image side.
-        text: the text side.
+        image: the image side; null, or the name none, for no such side.
+        text: the text side, likewise.
         width: width of the shared embedding space (dimensions).
+        decoder: a text decoder on both, for objectives that write captions (coca).
     """
 
     image: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=lambda: TowerConfig(name="scratch_text"))
     width: int = 512
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
 @dataclass(frozen=True)
@@ -234,6 +249,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
     >>> from_dict(OptimConfig, {"lr": 1e-3}).lr
     0.001
+    >>> from_dict(ModelConfig, {"text": None}).text.name  # a side that is left out
+    'none'
     >>> from_dict(OptimConfig, {"lrr": 1e-3})
     Traceback (most recent call last):
     vislang.errors.UserError: optim has no field 'lrr'. Did you mean 'lr'? ...
@@ -252,7 +269,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             )
         inner = f"{where}.{key}" if where else str(key)
         kind = types_[key]
-        if dataclasses.is_dataclass(kind):
+        if kind is TowerConfig and value is None:
+            made[key] = TowerConfig(name="none")
+        elif dataclasses.is_dataclass(kind):
             made[key] = from_dict(kind, value, inner)  # type: ignore[arg-type]
         else:
             made[key] = _checked(kind, value, inner)

@@ -36,10 +36,12 @@ BELONGS: dict[str, dict[str, Any]] = {
     },
     "model.text.adapter": {"model.text.adapter_options": {}},
     "model.text.head": {"model.text.head_options": {}},
+    "model.decoder.name": {"model.decoder.options": {}},
     "objective.name": {"objective.options": {}},
     "data.train": {"data.train_options": {}},
     "data.valid": {"data.valid_options": {}},
     "data.augment": {"data.augment_options": {}},
+    "data.crop_augment": {"data.crop_augment_options": {}},
 }
 
 

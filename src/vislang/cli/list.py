@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "recipes": ("vislang.recipes", "RECIPES"),
     "towers": ("vislang.models.towers", "TOWERS"),
     "heads": ("vislang.models", "HEADS"),
+    "decoders": ("vislang.models", "DECODERS"),
     "adapters": ("vislang.models.adapters", "ADAPTERS"),
     "tokenizers": ("vislang.models", "TOKENIZERS"),
     "objectives": ("vislang.objectives", "OBJECTIVES"),

@@ -1,4 +1,4 @@
-"""Models: towers, heads and the dual encoder that they make.
+"""Models: towers, heads, a text decoder and the dual encoder that they make.
 
 The registries stand here, as plain text, so that `vislang list` reads them without torch.
 """
@@ -7,6 +7,10 @@ HEADS = {
     "none": "vislang.models.heads:none_head",
     "linear": "vislang.models.heads:linear_head",
     "mlp": "vislang.models.heads:mlp_head",
+}
+
+DECODERS = {
+    "transformer": "vislang.models.decoder:build",
 }
 
 TOKENIZERS = {

@@ -9,7 +9,8 @@ from torch import nn
 from vislang.config import ModelConfig, TowerConfig
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest
-from vislang.models import HEADS
+from vislang.models import DECODERS, HEADS
+from vislang.models.decoder import Decoder
 from vislang.models.dual import DualEncoder, Side
 from vislang.models.towers import TOWERS
 
@@ -20,7 +21,7 @@ def build_model(config: ModelConfig, trusted: bool = True, weights: bool = True)
     """The dual encoder that `config` describes; the same for the same torch seed.
 
     Args:
-        config: both sides; a side whose name is "" or "none" is left out.
+        config: both sides and a decoder; one whose name is "" or "none" is left out.
         trusted: whether the user wrote the config; only then may it name any import.
         weights: False leaves pretrained weights unread, because a checkpoint will be loaded.
 
@@ -34,9 +35,37 @@ def build_model(config: ModelConfig, trusted: bool = True, weights: bool = True)
         sides[name] = (
             None if part.name in NO_SIDE else build_side(name, part, config.width, trusted, weights)
         )
-    model = DualEncoder(**sides)
+    model = DualEncoder(**sides, decoder=build_decoder(config, sides, trusted))
     model.config = config
     return model
+
+
+def build_decoder(
+    config: ModelConfig, sides: Mapping[str, Side | None], trusted: bool = True
+) -> Decoder | None:
+    """The text decoder that `config` asks for, or None: it reads the image tower's patches and
+    writes in the words of the text tower's tokenizer."""
+    name, options = config.decoder.name, config.decoder.options
+    if name in NO_SIDE:
+        if options:
+            raise UserError("model.decoder.options is given, but model.decoder.name is empty.")
+        return None
+    builder = lookup("decoder", DECODERS, name, trusted=trusted)
+    image, text = sides["image"], sides["text"]
+    if image is None or text is None:
+        raise UserError(
+            f"model.decoder {name!r} needs an image side to look at and a text side whose"
+            " tokenizer it writes with; one of them is missing. Set both, or leave"
+            " model.decoder.name empty."
+        )
+    if not hasattr(image.tower, "dense"):
+        raise UserError(
+            f"model.decoder {name!r} reads the patches of an image, and the tower"
+            f" {config.image.name!r} gives none. Take scratch_vit, a model of timm, or a vision"
+            " transformer of open_clip as model.image.name."
+        )
+    fixed = {"features": image.tower.width, "tokenizer": getattr(text.tower, "tokenizer", None)}
+    return call(builder, f"decoder {name!r} (model.decoder.options)", options, **fixed)
 
 
 def build_side(

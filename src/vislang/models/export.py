@@ -40,7 +40,8 @@ def export_open_clip(
 ) -> Path:
     """Write open_clip_config.json and open_clip_model.safetensors (the config last).
 
-    Load it with `open_clip.create_model_from_pretrained("local-dir:FOLDER")`.
+    Load it with `open_clip.create_model_from_pretrained("local-dir:FOLDER")`. A text decoder is
+    left out, which the folder's config notes: open_clip's are of another architecture.
 
     Args:
         model: both sides must be scratch, timm (image) or open_clip towers with a head none, or
@@ -101,7 +102,9 @@ def _write(folder: Path, about: Any, state: Mapping[str, Tensor], model: DualEnc
     write_whole(folder / WEIGHTS, save(copies))
     for name, content in _tokenizer_files(model.side("text").tower.tokenizer).items():
         write_whole(folder / name, content)
-    note = {"sha256": {WEIGHTS: sha256_file(folder / WEIGHTS)}}
+    note: dict[str, Any] = {"sha256": {WEIGHTS: sha256_file(folder / WEIGHTS)}}
+    if model.decoder is not None:
+        note["left_out"] = ["decoder"]
     write_json(folder / CONFIG, about | {"vislang": note})
 
 

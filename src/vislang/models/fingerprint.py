@@ -41,9 +41,12 @@ def fingerprint_side(side: Side, head: bool = False) -> str:
 
 
 def fingerprint_model(model: DualEncoder) -> str:
-    """Changes whenever an embedding that the model gives may change."""
+    """Changes whenever an embedding or a caption that the model gives may change."""
     sides = {"image": model.image, "text": model.text}
-    return fingerprint({k: s and fingerprint_side(s, head=True) for k, s in sides.items()})
+    about = {k: s and fingerprint_side(s, head=True) for k, s in sides.items()}
+    if model.decoder is not None:
+        about["decoder"] = fingerprint([_weights(model.decoder), model.decoder.options])
+    return fingerprint(about)
 
 
 def _weights(module: nn.Module) -> str:

@@ -89,6 +89,12 @@ def interpolate_models(start: DualEncoder, end: DualEncoder, alpha: float) -> Du
                 f"{f' and {len(changed) - 3} more' if len(changed) > 3 else ''}."
                 " Both must be of one architecture."
             )
+    decoders = [model.decoder and plain(model.decoder.options) for model in (start, end)]
+    if decoders[0] != decoders[1]:
+        raise UserError(
+            f"The text decoders of the two models differ: {decoders[0]} and {decoders[1]}."
+            " Both must be of one architecture."
+        )
     made = copy.deepcopy(end)
     made.load_state_dict(interpolate_states(start.state_dict(), end.state_dict(), alpha))
     return made

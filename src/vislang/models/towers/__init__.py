@@ -17,7 +17,7 @@ and returns an `nn.Module` with
 
     image:  preprocess: Preprocess;  prepare(image) -> uint8 [3, H, W]
             forward(uint8, or float in [0, 1], [B, 3, H, W]) -> [B, width]
-            optional dense(x) -> [B, H', W', width]
+            optional dense(x) -> [B, H', W', width], with_dense(x) -> (forward(x), dense(x))
     text:   tokenizer (picklable);  prepare(texts) -> int64 [n, L];  pad: int
             forward(int64 [B, L]) -> [B, width]
             optional files() -> {name: bytes}, what `settings` refers to as "{here}/name"

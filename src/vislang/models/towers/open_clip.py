@@ -59,14 +59,20 @@ class OpenClipImage(WrappedImage):
 
     def dense(self, images: Tensor) -> Tensor:
         """Features of each patch: [B, 3, H, W] -> [B, h, w, width], for vision transformers."""
+        return self.with_dense(images)[1]
+
+    def with_dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `dense` give, in one pass."""
         norm = getattr(self.model, "ln_post", None)
         if norm is None or getattr(self.model, "attn_pool", None) is not None:
             raise UserError(f"{self.settings['name']} of open_clip has no dense output.")
-        maps = self.model.forward_intermediates(  # type: ignore[operator]
-            self.pixels(images), indices=1, normalize_intermediates=True, intermediates_only=True
-        )["image_intermediates"][-1].permute(0, 2, 3, 1)
+        out = self.model.forward_intermediates(  # type: ignore[operator]
+            self.pixels(images), indices=1, normalize_intermediates=True
+        )
+        maps = out["image_intermediates"][-1].permute(0, 2, 3, 1)
         projection = self.model.proj
-        return maps if projection is None else maps @ projection  # type: ignore[operator]
+        maps = maps if projection is None else maps @ projection  # type: ignore[operator]
+        return out["image_features"], maps
 
 
 class OpenClipText(nn.Module):

@@ -107,9 +107,15 @@ class ScratchVit(nn.Module):
 
     def dense(self, images: Tensor) -> Tensor:
         """Features of each patch: [B, 3, H, W] -> [B, h, w, D]."""
-        x = self.ln_post(self.transformer(self._tokens(images)))[:, 1:]
+        return self.with_dense(images)[1]
+
+    def with_dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `dense` give, in one pass."""
+        x = self.ln_post(self.transformer(self._tokens(images)))
+        pooled = x[:, 0] if self.options.pool == "cls" else x[:, 1:].mean(1)
         patch = self.options.patch
-        return x.unflatten(1, (images.shape[2] // patch, images.shape[3] // patch))
+        grid = (images.shape[2] // patch, images.shape[3] // patch)
+        return pooled, x[:, 1:].unflatten(1, grid)
 
     def _tokens(self, images: Tensor) -> Tensor:
         x = self.pixels(images)

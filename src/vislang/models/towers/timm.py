@@ -42,15 +42,19 @@ class TimmImage(WrappedImage):
 
     def dense(self, images: Tensor) -> Tensor:
         """The last feature map: [B, 3, H, W] -> [B, h, w, width]."""
-        maps = self.model.forward_intermediates(  # type: ignore[operator]
-            self.pixels(images), indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
-        )[-1]
+        return self.with_dense(images)[1]
+
+    def with_dense(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` and `dense` give, in one pass."""
+        last, (maps,) = self.model.forward_intermediates(  # type: ignore[operator]
+            self.pixels(images), indices=1, norm=True, output_fmt="NCHW"
+        )
         if maps.shape[1] != self.width:
             raise UserError(
                 f"This model's last map has {maps.shape[1]} features, its output {self.width}:"
                 " there is no dense output of the tower's width."
             )
-        return maps.permute(0, 2, 3, 1)
+        return self.model.forward_head(last), maps.permute(0, 2, 3, 1)  # type: ignore[operator]
 
 
 def build(*, side: str, pretrained: str = "", weights: bool = True, **options: Any) -> TimmImage:
