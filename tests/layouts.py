@@ -149,10 +149,28 @@ def huggingface(root: Path) -> Spec:
     return str(root / "hf"), {}
 
 
+def mix(root: Path) -> Spec:
+    names = ("cat", "dog", "emu", "dog")
+    add_files(root / "animals", {f"{name}/{i}.jpg": picture(i) for i, name in enumerate(names)})
+    rows = [[f"{i}.jpg", CAPTIONS[i], "bus"] for i in (4, 5)]
+    add_files(root / "images", {f"{i}.jpg": picture(i) for i in (4, 5)})
+    table = str(add_csv(root / "t.csv", [["image", "caption", "label"], *rows]))
+    options = {"template": "a photo of a {}."}
+    parts = [
+        {"source": str(root / "animals"), "options": options, "weight": 1},
+        {
+            "source": f"table:{table}",
+            "weight": 2.0,
+            "options": {"images_root": str(root / "images")},
+        },
+    ]
+    return "mix:", {"parts": parts}
+
+
 LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "digits": digits, "huggingface": huggingface, "webdataset": webdataset, "flickr": flickr,
     "table": table, "coco": coco, "redcaps": redcaps, "imagenet": imagenet, "zip": zip_,
-    "folder": folder, "torchvision": torchvision,
+    "folder": folder, "torchvision": torchvision, "mix": mix,
 }  # fmt: skip
 
 

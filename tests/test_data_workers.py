@@ -34,7 +34,7 @@ def test_any_start_and_any_number_of_workers_give_the_same_batches(whole, worker
 def test_pieces_of_a_batch_join_in_order(monkeypatch):
     """With more samples than a worker takes at once."""
     monkeypatch.setattr("vislang.data.crew.PIECE", 4)
-    for options in ({}, {"caption": "all", "augment": "none"}):
+    for options in ({}, {"caption": "all", "augment": "none", "needs": ("image", "text")}):
         alone = list(make(batch_size=10, **options).start())
         batches = make(batch_size=10, workers=2, **options)
         for left, right in zip(batches.start(), alone, strict=True):

@@ -108,9 +108,16 @@ class DataConfig:
         chunk: samples embedded at a time on one process; 0 embeds the whole batch at once. The
             gradient is the same; memory is that of a chunk, time about a third more.
         workers: loader processes for each training process; 0 loads in the training process.
-        augment: train-time image transform: clip, simclr, global_crop or none
-            (`vislang list augments`).
+        augment: train-time image transform: clip, light, simclr, global_crop or none
+            (`vislang list augments`), or one for each view, as in 'none,simclr,simclr'.
         augment_options: changes to its parameters, for example {scale: [0.5, 1.0]}.
+        crop_augment: the transform of small crops, for objectives with the option crops.
+        crop_augment_options: changes to its parameters, for example {scale: [0.05, 0.14]}.
+        crop_size: side of a small crop in pixels (96 in DINO and SwAV); 0 takes the tower's own.
+            The tower must take images of that size.
+        episode: samples that an epoch visits; 0 for as many as the source has. Episodes take
+            other samples each time, until the source is exhausted.
+        episode_replace: draw every sample of an episode from the whole source instead.
         caption: which caption of an image: random (drawn anew each epoch) or first.
         max_pixels: an image with more pixels is rejected before it is decoded.
         max_bytes: an image file with more bytes is rejected before it is decoded.
@@ -125,6 +132,11 @@ class DataConfig:
     workers: int = 2
     augment: str = "clip"
     augment_options: dict[str, Any] = field(default_factory=dict)
+    crop_augment: str = "local_crop"
+    crop_augment_options: dict[str, Any] = field(default_factory=dict)
+    crop_size: int = 0
+    episode: int = 0
+    episode_replace: bool = False
     caption: str = "random"
     max_pixels: int = 89_478_485
     max_bytes: int = 64_000_000

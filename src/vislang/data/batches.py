@@ -13,14 +13,17 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vislang.data.crew import Crew
 from vislang.data.decode import Limits
-from vislang.data.order import batch_indices, rank_part, steps_in_epoch
-from vislang.data.pieces import Batch, Pieces, views
+from vislang.data.episodes import check_episode, visits
+from vislang.data.needs import check_needs, check_sizes, check_views
+from vislang.data.order import rank_part, steps_in_epoch
+from vislang.data.pieces import Batch, Pieces, is_crop, views
 from vislang.data.sample import Source
 from vislang.data.transforms import build_augment
 from vislang.errors import UserError
@@ -38,9 +41,11 @@ class Batches:
 
     Global batch k of an epoch is `order(seed, epoch, n)[k*B:(k+1)*B]`; process r of W loads its
     W-th part. Caption and augmentation follow from (seed, epoch, index). So neither workers nor
-    processes nor a restart change what is in a batch.
+    processes nor a restart change what is in a batch. With `episode` an epoch visits that many
+    samples, and of a mixture each part's share of them: `episodes.visits` in the order's place.
 
-    A batch is a dict: `image`, `image_2` ... uint8 [b, 3, H, W], `text`, `text_2` ... int64
+    A batch is a dict: `image`, `image_2` ... uint8 [b, 3, H, W], small crops `image_crop_1` ...
+    uint8 [b, 3, c, c], `text`, `text_2` ... int64
     [b, L] (as far as in `needs`), `caption`, `caption_2` ... int64 [b] (which of the sample's texts
     it is), `label` int64 [b] (-1: none), `index` int64 [b], `id` list of str, `rejected` list of
     Rejected. b may be smaller than B / W, even 0, by the rejected ones.
@@ -51,25 +56,31 @@ class Batches:
     Args:
         source: where samples come from.
         batch_size: B, over all processes.
-        needs: what a batch must hold, as an objective declares it: image, image_2 ..., text,
-            text_2 ..., label.
+        needs: what a batch must hold, as an objective declares it: image, image_2 ...,
+            image_crop_1 ..., text, text_2 ..., label.
         seed: of order, captions and augmentation.
         image: how the tower wants its images; needed for images.
         tokenizer: list of str -> int64 [n, L]; needed for texts; runs in the workers.
         augment: a key of AUGMENTS, or one for each view, as in "global_crop,simclr,simclr".
         augment_options: changes to its parameters; those of several views are the same.
+        crop_augment: of the small crops image_crop_1 ..., likewise.
+        crop_augment_options: changes to its parameters.
+        crop_size: c, pixels of a small crop's side; 0 takes the tower's size.
+        episode: samples of an epoch; 0 takes as many as the source has.
+        episode_replace: draw each sample of an epoch from all, instead of exhausting the source
+            before one is visited again.
         caption: random (drawn anew each epoch), first, or all (evaluation).
         limits: what an image may cost.
         workers: loader processes; 0 loads in this process.
         rank: this process.
         world: W.
         drop_last: leave out the incomplete batch at an epoch's end.
-        shuffle: False keeps the order of the source.
+        shuffle: False keeps the order of the source (all of it, whatever a mixture's weights).
         pin: put batches into page-locked memory, for a faster copy to a CUDA device.
 
     Raises:
-        UserError: the source does not give what is needed, is smaller than a batch, or the
-            batch does not divide by the processes.
+        UserError: the source does not give what is needed, is smaller than a batch, the batch
+            does not divide by the processes, or two views would be the same picture.
     """
 
     def __init__(
@@ -83,6 +94,11 @@ class Batches:
         tokenizer: Callable[[list[str]], Tensor] | None = None,
         augment: str = "none",
         augment_options: Mapping[str, Any] | None = None,
+        crop_augment: str = "local_crop",
+        crop_augment_options: Mapping[str, Any] | None = None,
+        crop_size: int = 0,
+        episode: int = 0,
+        episode_replace: bool = False,
         caption: str = "random",
         limits: Limits = Limits(),  # noqa: B008  frozen
         workers: int = 0,
@@ -93,24 +109,49 @@ class Batches:
         pin: bool = False,
     ):
         check_needs(source, needs)
-        _check_sizes(source, batch_size, workers, world, drop_last)
+        check_sizes(source, batch_size, workers, world, drop_last, episode)
         if caption not in CAPTIONS:
             raise UserError(
                 f"caption must be one of {', '.join(CAPTIONS)}, got {caption!r}."
                 f"{nearest(caption, CAPTIONS)}"
             )
-        augments = _augments(views(needs, "image"), image, augment, augment_options)
+        keys = views(needs, "image")
+        whole, small = [k for k in keys if not is_crop(k)], [k for k in keys if is_crop(k)]
+        augments = _augments(whole, image, augment, augment_options, "augment")
+        small_image = _of_size(image, crop_size)
+        augments += _augments(
+            small, small_image, crop_augment, crop_augment_options, "crop_augment"
+        )
         if views(needs, "text") and tokenizer is None:
             raise UserError("Batches with text need a tokenizer: give that of the text tower.")
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world, self.workers = rank, world, workers
         self.drop_last, self.shuffle, self.pin = drop_last, shuffle, pin
+        self.samples = episode or len(source)
+        self._replace = episode_replace
+        self._shares = getattr(source, "shares", ((len(source), 1.0),))
+        if shuffle:
+            check_episode(
+                self._shares, self.samples, [p.name for p in getattr(source, "parts", ())]
+            )
+        elif episode:
+            raise UserError("An episode is drawn at random: it needs shuffle=True.")
+        self.image_sizes = sorted({augment.size for augment in augments})  # type: ignore[attr-defined]
         self._pieces = Pieces(source, needs, seed, augments, tokenizer, caption, limits)
         self._crew: Crew | None = None
 
     def __len__(self) -> int:
-        """Global batches in an epoch."""
-        return steps_in_epoch(len(self.source), self.batch_size, self.drop_last)
+        """Global batches in an epoch (an episode)."""
+        return steps_in_epoch(self.samples, self.batch_size, self.drop_last)
+
+    def episode_indices(self, epoch: int) -> np.ndarray:
+        """Positions in the source of the samples that an epoch visits, int64 [samples].
+
+        In the order of their visits, the same in every process; those of an incomplete last
+        batch included. What is drawn or weighted more than once is there as often; `np.unique`
+        gives the distinct ones, sorted. Without episodes they are all samples.
+        """
+        return self._visits(epoch) % len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:
         """Epoch 0 from its first batch; for evaluation, where there is but one."""
@@ -168,19 +209,19 @@ class Batches:
     def _indices(
         self, epoch: int, step: int, epochs: int | None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        n, last = len(self.source), None if epochs is None else epoch + epochs
+        last = None if epochs is None else epoch + epochs
         for current in itertools.count(epoch):
             if current == last:
                 return
             for k in range(step if current == epoch else 0, len(self)):
-                if self.shuffle:
-                    chosen = batch_indices(
-                        self.seed, current, n, self.batch_size, k, self.rank, self.world
-                    )
-                else:
-                    whole = np.arange(k * self.batch_size, min(n, (k + 1) * self.batch_size))
-                    chosen = rank_part(whole, self.rank, self.world)
-                yield current, chosen
+                whole = self._visits(current)[k * self.batch_size : (k + 1) * self.batch_size]
+                yield current, rank_part(whole, self.rank, self.world)
+
+    def _visits(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch in order, numbered as `Pieces` wants them."""
+        if not self.shuffle:
+            return np.arange(self.samples)
+        return visits(self.seed, epoch, self._shares, self.samples, self._replace)
 
     def _run(self, parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Batch]:
         if self.workers == 0:
@@ -199,59 +240,24 @@ def _pinned(batch: Batch) -> Batch:
     }
 
 
-def check_needs(source: Source, needs: Sequence[str]) -> None:
-    """Refuse a source that does not give what is needed, naming sources that do."""
-    from vislang.data.sources import which_give
-
-    kinds = {key.partition("_")[0] for key in needs}
-    unknown = sorted(kinds - {"image", "text", "label"})
-    if unknown:
-        raise UserError(
-            f"A batch cannot hold {', '.join(unknown)}. Known: image, image_2 ..., text,"
-            " text_2 ..., label."
-        )
-    missing = sorted(kinds - set(source.gives))
-    if missing:
-        own = ""
-        if missing == ["text"] and source.classes and hasattr(source, "templates"):
-            own = " Its class names become captions by the option template 'a photo of a {}.'"
-        raise UserError(
-            f"The source {source.name!r} gives {', '.join(sorted(source.gives)) or 'nothing'},"
-            f" but {', '.join(missing)} is needed too.{own}"
-            f" Layouts that can give {', '.join(sorted(kinds))}: {which_give(kinds)};"
-            " or choose an objective that does without."
-        )
-
-
-def _check_sizes(
-    source: Source, batch_size: int, workers: int, world: int, drop_last: bool
-) -> None:
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
-    if workers < 0:
-        raise UserError(f"workers must be 0 or more, got {workers}.")
-    if batch_size % world:
-        raise UserError(
-            f"The global batch of {batch_size} does not divide by {world} processes:"
-            f" use {batch_size - batch_size % world or world} or another multiple of {world}."
-        )
-    if drop_last and batch_size > len(source):
-        raise UserError(
-            f"A batch of {batch_size:,} is larger than the source {source.name!r} with its"
-            f" {len(source):,} samples: use a batch_size of at most {len(source):,}."
-        )
-
-
 def _augments(
     keys: list[str],
     image: Preprocess | None,
     augment: str,
     options: Mapping[str, Any] | None,
+    field: str,
 ) -> list[Callable[..., Tensor]]:
     if not keys:
         return []
     if image is None:
         raise UserError("Batches with images need the image tower's Preprocess (image=...).")
     names = [name.strip() for name in augment.split(",")]
-    names += names[-1:] * (len(keys) - len(names))
-    return [build_augment(name, image, options) for _, name in zip(keys, names)]
+    names = [*names, *names[-1:] * (len(keys) - len(names))][: len(keys)]
+    check_views(keys, names, field)
+    return [build_augment(name, image, options) for name in names]
+
+
+def _of_size(image: Preprocess | None, side: int) -> Preprocess | None:
+    if side < 0:
+        raise UserError(f"crop_size must be pixels, or 0 for the tower's own size; got {side}.")
+    return replace(image, size=(side, side)) if image and side else image

@@ -20,7 +20,8 @@ _ORDER, _SAMPLE = 1, 2
 _MASK = 2**64 - 1
 
 
-def _generator(*words: int) -> np.random.Generator:
+def generator(*words: int) -> np.random.Generator:
+    """Randomness that belongs to these numbers alone; the first is the stream's own."""
     seeds = np.random.SeedSequence([word & _MASK for word in words])
     return np.random.Generator(np.random.PCG64(seeds))
 
@@ -34,14 +35,22 @@ def order(seed: int, epoch: int, n: int) -> Int64[np.ndarray, " n"]:
     >>> sorted(order(0, 0, 5).tolist()), bool((order(0, 0, 50) == order(0, 1, 50)).all())
     ([0, 1, 2, 3, 4], False)
     """
-    permutation = _generator(_ORDER, seed, epoch).permutation(n)
+    permutation = generator(_ORDER, seed, epoch).permutation(n)
     permutation.flags.writeable = False
     return permutation
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The randomness (caption, augmentation) of one sample in one epoch; about 15 µs."""
-    return _generator(_SAMPLE, seed, epoch, index)
+def sample_rng(seed: int, epoch: int, index: int, times: int = 0) -> np.random.Generator:
+    """The randomness (caption, augmentation) of one sample in one epoch; about 15 µs.
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        index: position in the source.
+        times: how often this epoch visited the sample before.
+    """
+    words = (_SAMPLE, seed, epoch, index)
+    return generator(*words, times) if times else generator(*words)
 
 
 def steps_in_epoch(n: int, batch_size: int, drop_last: bool = True) -> int:

@@ -18,15 +18,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Batch = dict[str, Any]
+CROP = "image_crop_"
 
 
 def views(needs: Iterable[str], kind: str) -> list[str]:
-    """The keys of one kind that are needed, in the order of their views.
+    """The keys of one kind that are needed, in the order of their views; small crops last.
 
-    >>> views(("text", "image_2", "image"), "image")
-    ['image', 'image_2']
+    >>> views(("text", "image_crop_2", "image_10", "image_2", "image_crop_10", "image"), "image")
+    ['image', 'image_2', 'image_10', 'image_crop_2', 'image_crop_10']
     """
-    return sorted(key for key in needs if key == kind or key.startswith(kind + "_"))
+
+    def place(key: str) -> tuple[str, int]:
+        words, _, number = key.rpartition("_")
+        return (words, int(number)) if number.isdigit() else (key, 0)
+
+    return sorted((k for k in needs if k == kind or k.startswith(kind + "_")), key=place)
+
+
+def is_crop(key: str) -> bool:
+    """Whether a key is one of the small crops, image_crop_1 ..., of an objective with many."""
+    return key.startswith(CROP)
 
 
 class _Row(NamedTuple):
@@ -38,9 +49,12 @@ class _Row(NamedTuple):
 class Pieces:
     """Makes a piece of a batch from indices; a function of (epoch, index) and nothing else.
 
+    An index is a position in the source, plus len(source) for each time that the epoch visited
+    the sample before: such a visit has randomness of its own.
+
     Args:
         source: where samples come from.
-        needs: keys to make: image, image_2 ..., text, text_2 ..., label.
+        needs: keys to make: image, image_2 ..., image_crop_1 ..., text, text_2 ..., label.
         seed: of captions and augmentation.
         augments: one `augment(pixels, rng, full_size)` for each image key.
         tokenizer: list of str -> int64 [n, L].
@@ -61,7 +75,8 @@ class Pieces:
         self.source, self.seed, self.tokenizer = source, seed, tokenizer
         self.caption, self.limits = caption, limits
         self.images, self.texts = views(needs, "image"), views(needs, "text")
-        self.label_needed = "label" in needs
+        # A mixture may have parts without classes on purpose; their label is -1.
+        self.label_needed = "label" in needs and not getattr(source, "partly_labelled", False)
         self.tokens, self.pixels = True, True
         self.unusable: Mapping[int, str] = {}
         self.augments = dict(zip(self.images, augments))
@@ -90,11 +105,12 @@ class Pieces:
             key: torch.empty(len(indices), 3, *self.augments[key].size, dtype=torch.uint8)  # type: ignore[attr-defined]
             for key in (self.images if self.pixels else ())
         }
-        for index in map(int, indices):
+        for number in map(int, indices):
+            times, index = divmod(number, len(self.source))
             sample = None
             try:
                 sample = self.source[index]
-                rng = sample_rng(self.seed, epoch, index)
+                rng = sample_rng(self.seed, epoch, index, times)
                 row = _Row(index, sample, self._captions(index, sample, rng))
                 self._draw(images, len(rows), sample, rng)
                 rows.append(row)

@@ -81,6 +81,47 @@ def global_crop(
     return Augment(preprocess, scale=scale, interpolation=interpolation, **options)
 
 
+def local_crop(
+    preprocess: Preprocess,
+    *,
+    scale: Sequence[float] = (0.05, 0.4),
+    interpolation: str = "bicubic",
+    flip: float = 0.5,
+    jitter: Sequence[float] = (0.4, 0.4, 0.2, 0.1),
+    grey: float = 0.2,
+    blur: float = 0.5,
+    **options: Any,
+) -> Augment:
+    """DINO's small crops: 5-40 %, flip, jitter, grey, blur; SwAV's are scale [0.05, 0.14].
+
+    Caron et al. 2021, arXiv:2104.14294, section 3.2 and its code; Caron et al. 2020,
+    arXiv:2006.09882, section 3.3.
+    """
+    return Augment(
+        preprocess, scale=scale, interpolation=interpolation, flip=flip, jitter=jitter,
+        grey=grey, blur=blur, **options,
+    )  # fmt: skip
+
+
+def light(
+    preprocess: Preprocess,
+    *,
+    scale: Sequence[float] = (0.5, 1.0),
+    interpolation: str = "bicubic",
+    flip: float = 0.5,
+    jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2),
+    jitter_chance: float = 0.2,
+    grey: float = 0.2,
+    blur: float = 0.2,
+    **options: Any,
+) -> Augment:
+    """ProtoCLIP's: crop of 50-100 %, flip, and one time in five each: jitter, grey, blur."""
+    return Augment(
+        preprocess, scale=scale, interpolation=interpolation, flip=flip, jitter=jitter,
+        jitter_chance=jitter_chance, grey=grey, blur=blur, **options,
+    )  # fmt: skip
+
+
 class none:
     """No augmentation: the evaluation transform of the tower."""
 

@@ -29,6 +29,7 @@ SOURCES: dict[str, str] = {
     "zip": "vislang.data.sources.zip:ZipOfClasses",
     "folder": "vislang.data.sources.folder:FolderOfClasses",
     "torchvision": "vislang.data.sources.torchvision:TorchvisionDataset",
+    "mix": "vislang.data.sources.mix:Mixture",
 }
 
 # What a layout can give, for the message when something is missing.
@@ -45,6 +46,7 @@ GIVES: dict[str, frozenset[str]] = {
     "zip": _ALL,
     "folder": _ALL,
     "torchvision": _ALL,
+    "mix": _ALL,
 }
 
 
@@ -162,3 +164,9 @@ def which_give(keys: Iterable[str]) -> str:
     True
     """
     return ", ".join(name for name in SOURCES if set(keys) <= GIVES[name])
+
+
+def layout_of(source: Source) -> str:
+    """The layout that a source was opened by; empty for one of your own."""
+    target = f"{type(source).__module__}:{type(source).__name__}"
+    return next((name for name, known in SOURCES.items() if known == target), "")
