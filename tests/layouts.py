@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pictures import jpeg
+from vislang.data.pairs import PairTable
 from vislang.data.sample import BadSample
 from vislang.data.sources import open_source
 from vislang.errors import UserError
@@ -167,10 +168,20 @@ def mix(root: Path) -> Spec:
     return "mix:", {"parts": parts}
 
 
+def pairs(root: Path) -> Spec:
+    spec, options = folder(root)
+    source = open_source(spec, **options)
+    about = {"source": {"spec": spec, "options": options, "fingerprint": source.fingerprint}}
+    shift = [(i + 1) % 6 for i in range(6)]
+    PairTable.sorted(range(6), shift, [0.5] * 6, about).write(root / "pairs.parquet")
+    return str(root / "pairs.parquet"), {}
+
+
 LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "digits": digits, "huggingface": huggingface, "webdataset": webdataset, "flickr": flickr,
     "table": table, "coco": coco, "redcaps": redcaps, "imagenet": imagenet, "zip": zip_,
-    "folder": folder, "torchvision": torchvision, "mix": mix,
+    "folder": folder, "torchvision": torchvision, "pairs": pairs,
+    "mix": mix,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
 
 # Distinct streams for distinct uses: the order must not be correlated with augmentation.
-_ORDER, _SAMPLE = 1, 2
+_ORDER, _SAMPLE, _PARTNER = 1, 2, 101
 _MASK = 2**64 - 1
 
 
@@ -51,6 +51,11 @@ def sample_rng(seed: int, epoch: int, index: int, times: int = 0) -> np.random.G
     """
     words = (_SAMPLE, seed, epoch, index)
     return generator(*words, times) if times else generator(*words)
+
+
+def partner_rng(seed: int, epoch: int, index: int, times: int = 0) -> np.random.Generator:
+    """The randomness that draws a sample's partner, apart from that of its views."""
+    return generator(_PARTNER, seed, epoch, index, times)
 
 
 def steps_in_epoch(n: int, batch_size: int, drop_last: bool = True) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vislang.data.decode import Limits, decode_sample
-from vislang.data.order import sample_rng
+from vislang.data.order import partner_rng, sample_rng
 from vislang.data.sample import BadSample, Rejected, Sample, Source
 
 if TYPE_CHECKING:
@@ -40,10 +40,25 @@ def is_crop(key: str) -> bool:
     return key.startswith(CROP)
 
 
+def of_partner(key: str) -> bool:
+    """Whether a view is the partner's in a source of pairs: those with an even number.
+
+    >>> [of_partner(key) for key in ("image", "image_2", "image_3", "text_2", "image_crop_4")]
+    [False, True, False, True, True]
+    """
+    number = key.rpartition("_")[2]
+    return number.isdigit() and int(number) % 2 == 0
+
+
 class _Row(NamedTuple):
     index: int
     sample: Sample
-    captions: list[list[int]]  # for each text key: positions in sample.texts
+    captions: list[list[int]]  # for each text key: positions in the texts of whose it is
+    partner: Sample | None = None
+
+    def whose(self, key: str) -> Sample:
+        """The sample that a view shows."""
+        return self.sample if self.partner is None or not of_partner(key) else self.partner
 
 
 class Pieces:
@@ -79,6 +94,8 @@ class Pieces:
         self.label_needed = "label" in needs and not getattr(source, "partly_labelled", False)
         self.tokens, self.pixels = True, True
         self.unusable: Mapping[int, str] = {}
+        paired = hasattr(source, "partner") and caption != "all"
+        self.paired = paired and any(map(of_partner, (*self.images, *self.texts)))
         self.augments = dict(zip(self.images, augments))
         sides = [augment.min_side for augment in augments]  # type: ignore[attr-defined]
         self.min_side = None if not sides or None in sides else max(sides)
@@ -111,39 +128,58 @@ class Pieces:
             try:
                 sample = self.source[index]
                 rng = sample_rng(self.seed, epoch, index, times)
-                row = _Row(index, sample, self._captions(index, sample, rng))
-                self._draw(images, len(rows), sample, rng)
+                row = _Row(index, sample, [], self._partner(epoch, index, times))
+                row = row._replace(captions=self._captions(row, rng))
+                self._draw(images, len(rows), row, rng)
                 rows.append(row)
             except BadSample as bad:
                 origin = bad.origin or (sample.origin if sample else "")
                 rejected.append(Rejected(bad.id or str(index), bad.reason, origin))
         return self._batch(rows, images, rejected)
 
-    def _captions(self, index: int, sample: Sample, rng: np.random.Generator) -> list[list[int]]:
-        """Which of the sample's texts go under each text key; checks text and label."""
+    def _partner(self, epoch: int, index: int, times: int) -> Sample | None:
+        """The sample whose views have even numbers, drawn anew each epoch; None without pairs."""
+        if not self.paired:
+            return None
+        rng = partner_rng(self.seed, epoch, index, times)
+        return self.source.partner(index, rng)  # type: ignore[attr-defined]
+
+    def _captions(self, row: _Row, rng: np.random.Generator) -> list[list[int]]:
+        """Which texts go under each text key; checks text and label."""
+        sample = row.sample
         if self.label_needed and not sample.labels:
             raise BadSample(sample.id, "no label: the sample has none", sample.origin)
-        if index in self.unusable:
-            raise BadSample(sample.id, self.unusable[index], sample.origin)
-        if not self.texts:
-            return []
-        usable = [k for k, text in enumerate(sample.texts) if text.strip()]
-        if not usable:
-            raise BadSample(sample.id, "no caption: the sample has none", sample.origin)
-        if self.caption == "all":
-            return [usable] * len(self.texts)
-        start = 0 if self.caption == "first" else int(rng.integers(len(usable)))
-        # Further text keys get further captions, starting anew where there are too few.
-        return [[usable[(start + k) % len(usable)]] for k in range(len(self.texts))]
+        if row.index in self.unusable:
+            raise BadSample(sample.id, self.unusable[row.index], sample.origin)
+        found: list[list[int]] = []
+        next_: dict[bool, int] = {}  # of the sample and of its partner
+        for key in self.texts:
+            whose = row.whose(key)
+            usable = [i for i, text in enumerate(whose.texts) if text.strip()]
+            if not usable:
+                raise BadSample(whose.id, "no caption: the sample has none", whose.origin)
+            if self.caption == "all":
+                found.append(usable)
+                continue
+            other = whose is not sample
+            if other not in next_:
+                next_[other] = 0 if self.caption == "first" else int(rng.integers(len(usable)))
+            # Further text keys get further captions, starting anew where there are too few.
+            found.append([usable[next_[other] % len(usable)]])
+            next_[other] += 1
+        return found
 
     def _draw(
-        self, images: dict[str, Tensor], row: int, sample: Sample, rng: np.random.Generator
+        self, images: dict[str, Tensor], place: int, row: _Row, rng: np.random.Generator
     ) -> None:
-        """Write the views of a sample into `row` of the images."""
-        if images:
-            decoded = decode_sample(sample, self.limits, self.min_side)
-            for key, buffer in images.items():
-                buffer[row] = self.augments[key](decoded.pixels, rng, decoded.full_size)
+        """Write the views of a sample, and of its partner, into row `place` of the images."""
+        for other in (False, True):
+            shown = [key for key in images if (row.whose(key) is not row.sample) == other]
+            if not shown:
+                continue
+            decoded = decode_sample(row.whose(shown[0]), self.limits, self.min_side)
+            for key in shown:
+                images[key][place] = self.augments[key](decoded.pixels, rng, decoded.full_size)
 
     def _batch(
         self, rows: list[_Row], images: dict[str, Tensor], rejected: list[Rejected]
@@ -153,7 +189,7 @@ class Pieces:
         batch: Batch = {key: buffer[: len(rows)] for key, buffer in images.items()}
         for k, key in enumerate(self.texts):
             chosen = [row.captions[k] for row in rows]
-            strings = [row.sample.texts[c] for row, some in zip(rows, chosen) for c in some]
+            strings = [row.whose(key).texts[c] for row, some in zip(rows, chosen) for c in some]
             if self.tokens:
                 batch[key] = self._tokens(strings)
             flat = [c for some in chosen for c in some]

@@ -19,6 +19,7 @@ from vislang.lookup import lookup, nearest
 # In the order in which they are asked whether they recognise a path.
 SOURCES: dict[str, str] = {
     "digits": "vislang.data.sources.digits:Digits",
+    "pairs": "vislang.data.sources.pairs:Pairs",
     "huggingface": "vislang.data.sources.huggingface:HuggingFaceDataset",
     "webdataset": "vislang.data.sources.webdataset:WebDataset",
     "flickr": "vislang.data.sources.flickr:FlickrCaptions",
@@ -36,6 +37,7 @@ SOURCES: dict[str, str] = {
 _ALL = frozenset({"image", "text", "label"})
 GIVES: dict[str, frozenset[str]] = {
     "digits": _ALL,
+    "pairs": _ALL,
     "huggingface": _ALL,
     "webdataset": _ALL,
     "flickr": frozenset({"image", "text"}),
