@@ -204,9 +204,10 @@ def make_batches(
 ) -> Batches:
     """The run's loader: each tower's own preprocessing, this process's part of every batch."""
     from vislang.data.decode import Limits
+    from vislang.models.towers.sizes import check_image_size
 
     data = config.data
-    return Batches(
+    batches = Batches(
         source,
         data.batch_size,
         needs=inputs_of(objective.needs),  # type: ignore[arg-type]
@@ -226,6 +227,9 @@ def make_batches(
         rank=place.group.rank,
         world=place.group.world,
     )
+    for size in batches.image_sizes:
+        check_image_size(model.image.tower, size, config.model.image.name)  # type: ignore[union-attr]
+    return batches
 
 
 def inputs_of(needs: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from vislang.lookup import nearest
 from vislang.models.foreign import guarded
 from vislang.models.tokenizers import build_tokenizer, trim
 from vislang.models.towers.sides import check_side
+from vislang.models.towers.sizes import patch_grid, resize_positions
 from vislang.models.towers.wrapped import WrappedImage, output_width
 from vislang.preprocess import Preprocess
 
@@ -56,6 +57,22 @@ class OpenClipImage(WrappedImage):
     """
 
     scale: tuple[float, float | None] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] uint8, or float in [0, 1] -> [B, width].
+
+        open_clip's vision transformers know one size; for others they get resized positions.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        grid, patch = (getattr(self.model, name, None) for name in ("grid_size", "patch_size"))
+        if size == tuple(self.preprocess.size) or grid is None or patch is None:
+            return super().forward(images)
+        positions: Tensor = self.model.positional_embedding  # type: ignore[assignment]
+        resized = resize_positions(positions, tuple(grid), patch_grid(size, tuple(patch)))  # type: ignore[arg-type]
+        changed = {"positional_embedding": resized}
+        out = functional_call(self.model, changed, (self.pixels(images),))
+        out = out if isinstance(out, Tensor) else out[0]
+        return out.flatten(1)
 
     def dense(self, images: Tensor) -> Tensor:
         """Features of each patch: [B, 3, H, W] -> [B, h, w, width], for vision transformers."""

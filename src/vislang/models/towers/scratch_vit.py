@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vislang.config import from_dict, to_dict
 from vislang.errors import UserError
 from vislang.models.pixels import Pixels, prepare_image
 from vislang.models.towers.sides import check_side, choose
+from vislang.models.towers.sizes import patch_grid, resize_positions
 from vislang.models.transformer import Transformer
 from vislang.models.weights import load_pretrained
 from vislang.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
@@ -59,7 +59,10 @@ class VitOptions:
 
 
 class ScratchVit(nn.Module):
-    """Image tower: [B, 3, H, W] -> [B, D]."""
+    """Image tower: [B, 3, H, W] -> [B, D]; of other sizes than its own, too.
+
+    H and W must be multiples of the patch; positions are then interpolated.
+    """
 
     def __init__(self, options: VitOptions):
         super().__init__()
@@ -121,20 +124,13 @@ class ScratchVit(nn.Module):
         x = self.pixels(images)
         if self.options.channels == 1:
             x = (x * x.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+        patch = self.options.patch
+        grid = patch_grid((images.shape[2], images.shape[3]), (patch, patch))
+        positions = resize_positions(self.positional_embedding, self.grid, grid)
         x = self.conv1(x)
-        positions = self._positions(x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
         first = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         return self.ln_pre(self.drop(torch.cat([first, x], 1) + positions.to(x.dtype)))
-
-    def _positions(self, height: int, width: int) -> Tensor:
-        """Positions for a grid of any size; other than the tower's own by interpolation."""
-        if (height, width) == self.grid:
-            return self.positional_embedding
-        first, patches = self.positional_embedding[:1], self.positional_embedding[1:]
-        patches = patches.unflatten(0, self.grid).permute(2, 0, 1)[None].float()
-        patches = F.interpolate(patches, (height, width), mode="bicubic", antialias=True)
-        return torch.cat([first, patches[0].flatten(1).T.to(first.dtype)])
 
 
 def sincos(grid: tuple[int, int], width: int) -> Tensor:

@@ -96,7 +96,7 @@ def _make(settings: TimmOptions, tag: str, weights: bool) -> tuple[Any, TimmOpti
     wanted = weights and bool(tag or name.startswith(LOCAL))
     try:
         with guarded():
-            model = timm.create_model(full, pretrained=wanted, num_classes=0, **arguments)
+            model = _create(timm, full, wanted, arguments)
     except UserError:
         raise
     except Exception as error:
@@ -106,6 +106,17 @@ def _make(settings: TimmOptions, tag: str, weights: bool) -> tuple[Any, TimmOpti
         settings = replace(settings, model_options={**saved, **settings.model_options})
         name = architecture
     return model, replace(settings, name=name)
+
+
+def _create(timm: Any, name: str, wanted: bool, arguments: dict[str, Any]) -> Any:
+    """The model, ready for images of other sizes where it can be; the same at its own."""
+    try:
+        flexible = {"dynamic_img_size": True, **arguments}
+        return timm.create_model(name, pretrained=wanted, num_classes=0, **flexible)
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+    return timm.create_model(name, pretrained=wanted, num_classes=0, **arguments)
 
 
 def _tagged(timm: Any, name: str, tag: str) -> str:
