@@ -10,12 +10,13 @@ from vislang.data.prompts import SETS, fill, read_prompts
 from vislang.errors import UserError
 from vislang.evaluate.cluster import Clustering
 from vislang.evaluate.knn import NearestNeighbours
-from vislang.evaluate.overview import Overview, flatten
+from vislang.evaluate.overview import Overview
 from vislang.evaluate.requests import Embeddings, Requests
 from vislang.evaluate.retrieval import Retrieval
 from vislang.evaluate.scores import Scores, read_scores, table_csv, write_scores
 from vislang.evaluate.zeroshot import ZeroShot, classifier
 from vislang.metrics.features import unit
+from vislang.metrics.flatten import flatten
 from vislang.metrics.intervals import Interval, wilson
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")

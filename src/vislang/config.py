@@ -89,10 +89,13 @@ class ObjectiveConfig:
     Args:
         name: a key of OBJECTIVES, or a weighted sum such as 'infonce:1 + vicreg:0.1'.
         options: arguments of the objective; of a sum, a mapping for each name.
+        teacher: the side that teaches, image or text, for objectives with such an option (it
+            stays when the objective is exchanged); empty for their own choice.
     """
 
     name: str = "infonce"
     options: dict[str, Any] = field(default_factory=dict)
+    teacher: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,8 @@ class RunConfig:
         checkpoint_every: '500 steps', '1 epochs' or '0.5 epochs'; the last step is always saved.
         keep: newest checkpoints to keep; 0 keeps all.
         log_every: steps between lines of the log.
+        diagnostics_every: '100 steps' or '1 epochs' between looks at the embeddings (modality gap,
+            spread, effective rank ...; a collapse is flagged); empty for never.
         evaluate_every: '500 steps' or '1 epochs' between evaluations on the valid source;
             empty evaluates only at the end.
         evaluations: evaluations to run on the valid source (`vislang list evaluations`).
@@ -228,6 +233,7 @@ class RunConfig:
     checkpoint_every: str = "1 epochs"
     keep: int = 3
     log_every: int = 10
+    diagnostics_every: str = "100 steps"
     evaluate_every: str = ""
     evaluations: tuple[str, ...] = ()
     grad_checkpoint: bool = False

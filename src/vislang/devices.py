@@ -156,6 +156,14 @@ def gather(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts)])
 
 
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Sum of every process's value, without gradient."""
+    if processes().world > 1:
+        value = value.detach().clone()
+        dist.all_reduce(value)
+    return value
+
+
 def sum_gradients(parameters: list[torch.nn.Parameter], bucket_bytes: int = 32 << 20) -> None:
     """Sum the gradients of all processes in place, in buckets of flat memory.
 

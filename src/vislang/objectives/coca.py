@@ -27,6 +27,7 @@ class CoCa(PerSample):
 
     needs = ("image", "text", "caption_logits", "caption_ids")
     per_sample = ("caption_logits", "caption_ids")
+    counted = ("caption_ids",)
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class CoCa(PerSample):
         image, text = F.normalize(rows["image"], dim=-1), F.normalize(rows["text"], dim=-1)
         scale = self.log_scale.exp()
         loss = symmetric_contrast(image, text, scale, self.block)
-        self.parts = {**self.parts, "infonce": loss.detach(), "scale": scale.detach()}
+        self.parts = {"infonce": loss.detach(), "scale": scale.detach()}
         return self.contrastive * loss
 
     def within(self, total: Tensor, **rows: Tensor) -> Tensor:
@@ -65,7 +66,6 @@ class CoCa(PerSample):
             reduction="sum",
             label_smoothing=self.smoothing,
         ) / total.clamp(min=1)
-        self.parts = {**self.parts, "caption": loss.detach()}
         return self.captioning * loss
 
     def after_step(self) -> None:

@@ -52,6 +52,7 @@ class DINO(PrototypeDistillation):
             "teacher_entropy": entropy(wanted[0]),
             "center_std": self.center.std(),
             "teacher_temperature": self._seen.new_tensor(sharpness),
+            "prototypes_used": entropy(wanted[0].mean(0, keepdim=True)).exp(),
         }
         return torch.stack(terms).sum() / pairs
 

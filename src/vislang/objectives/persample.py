@@ -29,9 +29,11 @@ class PerSample(Objective):
 
     Attributes:
         per_sample: those of `needs` that are not gathered.
+        counted: those of `per_sample` that `count` looks at, the cheap ones.
     """
 
     per_sample: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
 
     @property
     def gathered(self) -> tuple[str, ...]:
@@ -40,7 +42,7 @@ class PerSample(Objective):
 
     def count(self, **rows: Tensor) -> Tensor:
         """Number of terms in these rows (a scalar, or a vector for a sum of such objectives); takes
-        the `per_sample` keys. Counts of pieces and processes add up to the `total` of `within`."""
+        the `counted` keys. Counts of pieces and processes add up to the `total` of `within`."""
         raise NotImplementedError
 
     def across(self, **rows: Tensor) -> Tensor:
@@ -54,5 +56,8 @@ class PerSample(Objective):
     def forward(self, **rows: Tensor) -> Tensor:
         """The whole loss, for a batch that is all there."""
         own = {key: rows[key] for key in self.per_sample}
-        gathered = {key: rows[key] for key in self.gathered}
-        return self.across(**gathered) + self.within(self.count(**own), **own)
+        total = self.count(**{key: rows[key] for key in self.counted})
+        loss = self.across(**{key: rows[key] for key in self.gathered})
+        rest = self.within(total, **own)
+        self.parts = {**self.parts, "per_sample": rest.detach()}
+        return loss + rest

@@ -5,6 +5,7 @@ B: rows of the global batch, D: width, d: projected width, n: samples of the epi
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,6 +57,7 @@ class ProtoCLIP(Objective):
             locked; 0 for none. (The original's --lit-start-epoch counts from 1.)
         every: episodes between clusterings.
         iterations, repetitions, backend: of K-means.
+        external: .npy file of the external teacher's rows, one for each sample of the source.
     """
 
     needs = ("image", "text", "index")
@@ -93,12 +95,14 @@ class ProtoCLIP(Objective):
         iterations: int = 20,
         repetitions: int = 1,
         backend: str = "auto",
+        external: str = "",
     ):
         super().__init__()
         positive(temperature=temperature, prototype_temperature=prototype_temperature)
         positive(max_scale=max_scale, clusters=clusters, every=every)
         if external_weight and not back_translate:
             raise UserError("external_weight needs back_translate: there are no other prototypes.")
+        self.external = external
         self.clusters, self.target_temperature = clusters, target_temperature
         self.weights = (clip_weight, prototype_weight, external_weight)
         self.back_translate, self.block, self.max_scale = back_translate, block, max_scale
@@ -139,6 +143,24 @@ class ProtoCLIP(Objective):
             F.normalize(self.image_projector(image), dim=-1),
             F.normalize(self.text_projector(text), dim=-1),
         )
+
+    def external_rows(self, index: Tensor) -> Tensor | None:
+        """The external teacher's rows of these samples [n, E]; None without one."""
+        if not self.external:
+            return None
+        try:
+            rows = np.load(self.external, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"objective.options.external: {self.external} cannot be read ({error})."
+                " Give a .npy file of numbers [samples of the source, width]."
+            ) from error
+        if rows.ndim != 2 or len(rows) <= int(index.max()):
+            raise UserError(
+                f"objective.options.external: {self.external} holds {list(rows.shape)}, but needs"
+                f" one row for each sample of the source, at least {int(index.max()) + 1:,}."
+            )
+        return torch.from_numpy(np.asarray(rows[index.cpu().numpy()], np.float32))
 
     def cluster(
         self, index: Tensor, image: Tensor, text: Tensor, external: Tensor | None = None, seed=1234

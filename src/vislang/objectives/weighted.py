@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vislang.errors import UserError
 from vislang.objectives.objective import Objective
 from vislang.objectives.persample import PerSample
 
@@ -25,9 +26,33 @@ class WeightedSum(PerSample):
         self.weights = dict(weights)
         self.terms = nn.ModuleDict({_key(name): term for name, term in terms.items()})
         self.needs = tuple(dict.fromkeys(key for term in terms.values() for key in term.needs))
-        within = [key for term in self._split().values() for key in term.per_sample]
+        split = self._split().values()
+        within = tuple(dict.fromkeys(key for term in split for key in term.per_sample))
         shared = {key for name in weights for key in self._gathered(name)}
-        self.per_sample = tuple(key for key in dict.fromkeys(within) if key not in shared)
+        if not shared & set(within):  # else another term wants the whole batch of them
+            self.per_sample = within
+            self.counted = tuple(dict.fromkeys(key for term in split for key in term.counted))
+
+    @property
+    def momentum(self) -> float | None:
+        """Decay of the momentum teacher that the terms share; None where none of them has one.
+
+        Raises:
+            UserError: they want different ones.
+        """
+        terms = {name: self._term(name) for name in self.weights}
+        taught = {
+            name: term.momentum
+            for name, term in terms.items()
+            if any(key.endswith("_teacher") for key in term.needs) and hasattr(term, "momentum")
+        }
+        if len(set(taught.values())) > 1:
+            raise UserError(
+                "The terms of a sum share one momentum teacher, but their decays differ:"
+                f" {', '.join(f'{name} {value:g}' for name, value in taught.items())}."
+                " Give them the same option momentum."
+            )
+        return next(iter(taught.values()), None)
 
     def forward(self, **rows: Tensor) -> Tensor:
         """The weighted sum."""
@@ -40,7 +65,7 @@ class WeightedSum(PerSample):
     def count(self, **rows: Tensor) -> Tensor:
         """Terms in these rows, one number for each objective that has a per-sample part."""
         counts = [
-            term.count(**{key: rows[key] for key in term.per_sample})
+            term.count(**{key: rows[key] for key in term.counted})
             for term in self._split().values()
         ]
         return torch.stack(counts) if counts else torch.zeros(0)

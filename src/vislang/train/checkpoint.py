@@ -1,7 +1,8 @@
 """Checkpoints as units: a folder that is whole or absent, with everything that the next step needs.
 
     checkpoints/000002000/  model.safetensors  objective.safetensors  optimizer.safetensors
-                            random.safetensors  [ema.safetensors]  state.json  done.json (last)
+                            random.safetensors  [ema.safetensors]
+                            [teacher.safetensors]  state.json  done.json (last)
 
 `done.json` holds the checksum of every other file.  The folder is written under a temporary name
 and renamed when it is complete, so a kill leaves at most a folder that is swept away next time.

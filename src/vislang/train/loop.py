@@ -22,7 +22,6 @@ from vislang.data.sources import open_source
 from vislang.devices import (
     autocast,
     barrier,
-    gather,
     random_state,
     row_counts,
     set_random_state,
@@ -31,10 +30,14 @@ from vislang.devices import (
 from vislang.errors import UserError
 from vislang.models.dual import DualEncoder
 from vislang.train import checkpoint as ckpt
-from vislang.train.ema import Ema
+from vislang.train.diagnostics import Diagnostics
+from vislang.train.ema import Ema, Teacher, needs_teacher
+from vislang.train.episodes import Episodes
 from vislang.train.frozen import FrozenFeatures
 from vislang.train.log import Log, Meter, Progress, read_log
-from vislang.train.optim import make_optimizer, make_schedules, set_rate
+from vislang.train.optim import make_optimizer, make_schedules, rest_sides, set_rate
+from vislang.train.rejected import rejected_anywhere
+from vislang.train.rows import FEATURES, TEACHER
 from vislang.train.setup import (
     Place,
     cadence,
@@ -46,7 +49,7 @@ from vislang.train.setup import (
     total_steps,
 )
 from vislang.train.state import State
-from vislang.train.step import FEATURES, TEACHER, backward
+from vislang.train.step import Watch, backward
 from vislang.train.stop import StopFlag, Stopped
 
 Judge = Callable[[DualEncoder, int], Mapping[str, Mapping[str, Any]]]
@@ -92,11 +95,15 @@ def train(
     schedules = make_schedules(config.optim, steps, len(batches))
     optimizer = make_optimizer({"model": model, "objective": objective}, config.optim)
     ema = Ema(model, config.optim.ema) if config.optim.ema else None
-    state = State(model, objective, optimizer, ema, place, folder, config.run.keep)
+    taught = needs_teacher(objective)
+    teacher = Teacher(model, objective, config.optim.ema) if taught else None
+    state = State(model, objective, optimizer, ema, teacher, place, folder, config.run.keep)
+    episodes = Episodes(objective, model, batches, frozen, source, place, folder, config.run.seed)
     step = state.resume()
 
     save_every = cadence(config.run.checkpoint_every, len(batches), "run.checkpoint_every")
     judge_every = cadence(config.run.evaluate_every, len(batches), "run.evaluate_every")
+    look_every = cadence(config.run.diagnostics_every, len(batches), "run.diagnostics_every")
 
     def due(step: int, every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
@@ -123,21 +130,30 @@ def train(
         if judge and step and due(step, judge_every) and not _was_judged(folder, step):
             _judge(judge, model, step, log, place)  # killed between a checkpoint and its judgement
         for batch in meter.watch(_from(batches, step, steps)):
+            if step % len(batches) == 0:
+                episodes.begin(step // len(batches), step + 1, log)
             tensors = frozen.fill(batch, place.device)
             step += 1
-            for row in _everyone(batch["rejected"], place):
+            for row in rejected_anywhere(batch["rejected"], place):
                 log.add("rejected", step=step, id=row.id, reason=row.reason, origin=row.origin)
             rows = sum(row_counts(len(batch["id"]), place.device))
             if rows:
                 rates = {side: s.rate(step - 1) for side, s in schedules.items()}
                 rate = rates[""]
                 set_rate(optimizer, rates)
-                loss, norm = _gradients(config, place, model, objective, ema, tensors, step)
+                rest_sides(optimizer, schedules, step - 1)
+                look_due = look_every > 0 and due(step, look_every) and place.group.first
+                look = Diagnostics() if look_due else None
+                loss, norm = _gradients(
+                    config, place, model, objective, teacher, tensors, step, look and look.watch
+                )
                 log_due = due(step, config.run.log_every)
                 # A look at the numbers waits for a GPU, so there it is taken only when due.
                 if place.device.type == "cpu" or log_due or due(step, save_every) or stop.signal:
                     _refuse_nan(loss, norm, step, rate, last)
                 optimizer.step()
+                if teacher:
+                    teacher.update()
                 _after_step(objective)
                 if ema:
                     ema.update()
@@ -148,13 +164,15 @@ def train(
                         step=step,
                         epoch=round(step / len(batches), 4),
                         loss=float(loss),
-                        parts={k: float(v) for k, v in getattr(objective, "parts", {}).items()},
+                        parts=_parts(objective),
                         lr=rate,
                         grad_norm=float(norm),
                         scale=_scale(objective),
                         **meter.read(),
                     )
                     progress.update(step, float(loss), meter.rate)
+                if look:
+                    log.add("diagnostics", step=step, **look.line(_parts(objective)))
             why = stop.anywhere(place.device)
             if why or due(step, save_every):
                 last = state.save(step, len(batches))
@@ -176,23 +194,25 @@ def _gradients(
     place: Place,
     model: DualEncoder,
     objective: nn.Module,
-    ema: Ema | None,
+    teacher: Teacher | None,
     tensors: Mapping[str, Any],
     step: int,
+    watch: Watch | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss of the global batch and the norm of its gradient, which is clipped and left in .grad."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     both = [*trainable, *objective.parameters()]
-    for parameter in both:
-        parameter.grad = None
+    for parameter in (*model.parameters(), *objective.parameters()):
+        parameter.grad = None  # those that rest included
     loss = backward(
         model,
         objective,
         tensors,
         config.data.chunk,
         autocast=lambda: autocast(place.device, place.precision),
-        teacher=ema.model if ema else None,
+        teacher=teacher.model if teacher else None,
         objective_seed=config.run.seed * 1_000_003 + step,
+        watch=watch,
     )
     sum_gradients(trainable)
     largest = config.optim.clip_grad or float("inf")  # 0: only measured
@@ -256,27 +276,6 @@ def _from(batches: Batches, done: int, steps: int) -> Iterator[Mapping[str, Any]
     yield from itertools.islice(endless, steps - done)
 
 
-def _everyone(rejected: list, place: Place) -> list:
-    """Rejected rows of all processes, on the first one (which writes the log)."""
-    if place.group.world == 1:
-        return rejected
-    counts = row_counts(len(rejected), place.device)
-    if not sum(counts):
-        return []
-    import json
-
-    text = json.dumps([[r.id, r.reason, r.origin] for r in rejected]).encode()
-    bytes_ = torch.tensor(list(text), dtype=torch.uint8, device=place.device)
-    sizes = row_counts(len(bytes_), place.device)
-    flat, rows, at = bytes(gather(bytes_, sizes).tolist()), [], 0
-    for size in sizes:
-        rows += json.loads(flat[at : at + size])
-        at += size
-    from vislang.data.sample import Rejected
-
-    return [Rejected(*row) for row in rows]
-
-
 def _refuse_nan(
     loss: torch.Tensor, norm: torch.Tensor, step: int, rate: float, last: Path | None
 ) -> None:
@@ -295,6 +294,10 @@ def _after_step(objective: nn.Module) -> None:
     if hook:
         with torch.no_grad():
             hook()
+
+
+def _parts(objective: nn.Module) -> dict[str, float]:
+    return {key: float(value) for key, value in getattr(objective, "parts", {}).items()}
 
 
 def _scale(objective: nn.Module) -> float | None:

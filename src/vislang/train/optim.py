@@ -51,9 +51,13 @@ class Schedule:
     steps: int
     start: int = 0
 
+    def active(self, step: int) -> bool:
+        """Whether the step, counted from 0, is within the schedule."""
+        return self.start <= step < self.steps
+
     def rate(self, step: int) -> float:
         """Learning rate of an optimizer step, counted from 0."""
-        if not self.start <= step < self.steps:
+        if not self.active(step):
             return 0.0
         step -= self.start
         if step < self.warmup:
@@ -202,7 +206,10 @@ def _parts(
             parts[f"{side}.{kind}"] = Part(f"{label}.{side}.{kind}", side, scale, decay)
 
     def part_of(name: str) -> Part:
-        side, kind, rest = name.split(".", 2)
+        side, kind, *_ = name.split(".", 2)
+        if side not in ("image", "text"):  # a text decoder
+            return Part(f"{label}.{side}", "", 1.0, weight_decay)
+        rest = name.removeprefix(f"{side}.{kind}.")
         part = parts[f"{side}.{kind}"]
         if kind == "head" or side not in layers:
             return part
@@ -237,3 +244,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float | Mapping[str, float]
     for group in optimizer.param_groups:
         own = rate[group.get("side", "")] if isinstance(rate, Mapping) else rate
         group["lr"] = own * group.get("lr_scale", 1.0)
+
+
+def rest_sides(
+    optimizer: torch.optim.Optimizer, schedules: Mapping[str, Schedule], step: int
+) -> None:
+    """A side whose schedule has not begun, or is over, gets no gradient at this step (from 0):
+    that saves its backward pass and keeps it out of the gradient's norm."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(schedules[group.get("side", "")].active(step))

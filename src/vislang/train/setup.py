@@ -24,6 +24,7 @@ from vislang.files import differences, write_json
 from vislang.models.build import build_model
 from vislang.models.dual import DualEncoder
 from vislang.objectives.build import build_objective
+from vislang.train.ema import momentum_of
 
 # Fields that may change between a run and its resumption: they alter no number of the run, but for
 # `threads` and `device`, whose rounding the environment records.
@@ -32,6 +33,7 @@ FREE = (
     "run.device",
     "run.threads",
     "run.log_every",
+    "run.diagnostics_every",
     "run.keep",
     "run.checkpoint_every",
     "run.evaluate_every",
@@ -125,11 +127,23 @@ def check_needs(model: DualEncoder, objective: nn.Module, config: TrainConfig) -
                 f" no {side} side. Give it one (model.{side}.name) or choose another objective."
             )
     teachers = [key for key in needs if key.endswith("_teacher")]
-    if teachers and not config.optim.ema:
+    if teachers and momentum_of(objective) is None and not config.optim.ema:
         raise UserError(
-            f"Objective {config.objective.name!r} needs a momentum teacher ({', '.join(teachers)})."
-            " Set its decay, for example optim.ema=0.996."
+            f"Objective {config.objective.name!r} needs a momentum teacher ({', '.join(teachers)})"
+            " and has no momentum of its own. Set its decay, for example optim.ema=0.996."
         )
+    if any(key.startswith("caption_") for key in needs) and model.decoder is None:
+        raise UserError(
+            f"Objective {config.objective.name!r} writes captions, but the model has no text"
+            " decoder. Give it one (model.decoder.name=transformer), or choose another objective."
+        )
+    for one in objective.modules():
+        last = getattr(one, "lit_start", 0)
+        if last and config.optim.image_until != last:
+            raise UserError(
+                f"objective.options.lit_start={last} locks the image side from episode {last} on,"
+                f" but optim.image_until is {config.optim.image_until:g}: set it to {last}, too."
+            )
 
 
 def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from vislang.devices import barrier, gather, random_state, set_random_state
 from vislang.models.dual import DualEncoder
 from vislang.train import checkpoint as ckpt
-from vislang.train.ema import Ema
+from vislang.train.ema import Ema, Teacher
 from vislang.train.setup import Place
 
 
@@ -21,6 +21,7 @@ class State:
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     ema: Ema | None
+    teacher: Teacher | None
     place: Place
     folder: Path
     keep: int
@@ -41,6 +42,8 @@ class State:
         ckpt.load_optimizer(self.optimizer, tensors["optimizer"])
         if self.ema:
             ckpt.load_module(self.ema.model, tensors["ema"], "moving average")
+        if self.teacher:
+            ckpt.load_module(self.teacher.model, tensors["teacher"], "momentum teacher")
         rank = self.place.group.rank
         mine = {
             name.removesuffix(f".{rank}"): value
@@ -67,6 +70,8 @@ class State:
             }
             if self.ema:
                 tensors["ema"] = ckpt.tensors_of(self.ema.model)
+            if self.teacher:
+                tensors["teacher"] = ckpt.tensors_of(self.teacher.model)
             epoch, at = divmod(step, steps_per_epoch)
             state = {"epoch": epoch, "position": at, "processes": self.place.group.world}
             ckpt.save_checkpoint(self.folder, step, tensors, state)

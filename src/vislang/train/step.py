@@ -9,6 +9,9 @@ e_i the embedding of sample i, the chain rule  dL/dw = sum_i dL/de_i . de_i/dw  
 2. gather the rows of all processes, call the objective once on all B, keep dL/de of our own b;
 3. replay each chunk with the random state it had, and push dL/de through it.
 
+Where part of a loss is a sum over samples (`objectives/persample.py`: the tokens of a caption),
+that part's rows stay with their chunk, whose share is back-propagated when it is replayed.
+
 Parameter gradients are then *summed* over processes: every process holds the gradient of the same
 global loss through its own rows.  Chunked embedding with a cached gradient: Gao et al. 2021,
 "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", arXiv:2101.06983, fig. 1.
@@ -21,71 +24,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vislang.devices import gather, processes, random_state, row_counts, set_random_state
+from vislang.devices import (
+    gather,
+    processes,
+    random_state,
+    row_counts,
+    set_random_state,
+    sum_gradients,
+    sum_over_processes,
+)
+from vislang.train.rows import TEACHER, Autocast, embed_rows, is_embedded
 
-EMBEDDED = ("image", "text")  # keys with these first words go through a tower
-FEATURES = "_features"  # keys with this last word are a tower's output before its head
-TEACHER = "_teacher"  # keys with this last word are embedded by the momentum teacher
-
-Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
-
-
-def is_embedded(key: str) -> bool:
-    """Whether a batch key is turned into embeddings (the others, such as label, pass through)."""
-    return key.split("_")[0] in EMBEDDED
-
-
-def embed_rows(
-    model: nn.Module,
-    rows: Mapping[str, Tensor],
-    needs: tuple[str, ...],
-    autocast: Autocast = contextlib.nullcontext,
-    teacher: nn.Module | None = None,
-) -> dict[str, Tensor]:
-    """Everything that an objective needs of these rows: embeddings in fp32, the rest as it is.
-
-    A needed key without an input of its own is embedded from the key's first word again: `text_2`
-    from `text` (another draw of dropout, as SimCSE asks), `image_teacher` from `image`.
-    `image_features` is the tower's output before the head. Where the batch itself holds
-    `text_features` (a frozen tower's, computed once), the tower does not run.
-    """
-    embedded = [key for key in needs if is_embedded(key)]
-    plain = [key for key in embedded if not key.endswith((TEACHER, FEATURES))]
-    taught = [key for key in embedded if key.endswith(TEACHER)]
-    out: dict[str, Tensor] = {}
-    inputs: dict[str, Tensor] = {}
-    with autocast():
-        for key in [key for key in embedded if key.endswith(FEATURES)]:
-            # Both the tower's output and, if asked for, the embedding made of it: one pass.
-            base = key.removesuffix(FEATURES)
-            side = model.side(base.split("_")[0])  # type: ignore[operator]
-            out[key] = rows[key] if key in rows else side.features(_raw(rows, base))
-            if base in plain:
-                inputs[key] = out[key]
-                plain.remove(base)
-        for key in plain:
-            stored = f"{key}{FEATURES}"
-            inputs[stored if stored in rows else key] = (
-                rows[stored] if stored in rows else _raw(rows, key)
-            )
-        out |= model(**inputs)
-        if taught:
-            if teacher is None:
-                raise ValueError(f"the objective needs {taught}, but there is no teacher model")
-            sources = {key.removesuffix(TEACHER): key for key in taught}
-            with torch.no_grad():
-                answers = teacher(**{base: _raw(rows, base) for base in sources})
-            out |= {key: answers[base] for base, key in sources.items()}
-    out = {key: value.float() if _is_low(value) else value for key, value in out.items()}
-    return out | {key: rows[key] for key in needs if not is_embedded(key)}
-
-
-def _is_low(rows: Tensor) -> bool:
-    return rows.dtype in (torch.bfloat16, torch.float16)
-
-
-def _raw(rows: Mapping[str, Tensor], key: str) -> Tensor:
-    return rows[key] if key in rows else rows[key.split("_")[0]]
+Watch = Callable[[Mapping[str, Tensor]], None]
 
 
 def backward(
@@ -97,6 +47,7 @@ def backward(
     autocast: Autocast = contextlib.nullcontext,
     teacher: nn.Module | None = None,
     objective_seed: int | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Loss of the global batch; its gradient is added to `.grad` of the model (this process's
     share, to be summed by `devices.sum_gradients`) and of the objective (whole).
@@ -109,69 +60,138 @@ def backward(
         autocast: makes the context in which towers run; the objective runs in fp32.
         teacher: momentum teacher, for objectives that need `*_teacher` keys.
         objective_seed: random state inside the objective, the same on all processes.
+        watch: called with the detached rows of the global batch.
 
     Returns:
         The loss, detached; the same number on every process.
     """
-    needs = tuple(objective.needs)  # type: ignore[arg-type]
+    apart = tuple(getattr(objective, "per_sample", ()))
+    needs = tuple(key for key in objective.needs if key not in apart)  # type: ignore[union-attr]
     inputs = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
     rows = len(next(iter(inputs.values())))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     if not chunk or rows <= chunk:
-        own = embed_rows(model, inputs, needs, autocast, teacher)
+        own = embed_rows(model, inputs, (*needs, *apart), autocast, teacher)
         if processes().world == 1:
+            if watch:
+                watch({key: own[key].detach() for key in needs})
             with _seeded(objective_seed, device):
                 loss = objective(**own)
-            loss.backward()
+            if loss.requires_grad:  # not while every part rests
+                loss.backward()
             return loss.detach()
-        loss, gradients = _objective_gradients(objective, own, objective_seed, device)
-        _push(own, gradients)
-        return loss
+        rest = _PerSample(objective, [own] if apart else [])
+        shared = {key: own[key] for key in needs}
+        loss, gradients = _objective_gradients(objective, shared, objective_seed, device, watch)
+        with rest:
+            rest.push(own, gradients)
+        return rest.add_to(loss)
 
-    parts, states = [], []
+    parts, states, counted = [], [], []
     with torch.no_grad(), _frozen_statistics(model):
         for piece in _pieces(inputs, rows, chunk):
             states.append(random_state(device))
             parts.append(embed_rows(model, piece, needs, autocast, teacher))
+            if apart:
+                counted.append(embed_rows(model, piece, objective.counted))  # type: ignore[arg-type]
     own = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     del parts
-    loss, gradients = _objective_gradients(objective, own, objective_seed, device)
+    rest = _PerSample(objective, counted)
+    loss, gradients = _objective_gradients(objective, own, objective_seed, device, watch)
     after = random_state(device)
     student = tuple(key for key in gradients if not key.endswith(TEACHER))
-    for i, piece in enumerate(_pieces(inputs, rows, chunk)):
-        set_random_state(states[i], device)
-        again = embed_rows(model, piece, student, autocast)
-        _push(again, {key: gradients[key][i * chunk : (i + 1) * chunk] for key in student})
+    with rest:
+        for i, piece in enumerate(_pieces(inputs, rows, chunk)):
+            set_random_state(states[i], device)
+            again = embed_rows(model, piece, (*student, *apart), autocast)
+            rest.push(again, {key: gradients[key][i * chunk : (i + 1) * chunk] for key in student})
     set_random_state(after, device)
-    return loss
+    return rest.add_to(loss)
 
 
 def _objective_gradients(
-    objective: nn.Module, own: Mapping[str, Tensor], seed: int | None, device: torch.device
+    objective: nn.Module,
+    own: Mapping[str, Tensor],
+    seed: int | None,
+    device: torch.device,
+    watch: Watch | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the global batch and dL/de for this process's rows of every embedded key."""
     rank = processes().rank
     counts = row_counts(len(next(iter(own.values()))), device)
     start, end = sum(counts[:rank]), sum(counts[: rank + 1])
     whole = {key: gather(value.detach(), counts) for key, value in own.items()}
+    if watch:
+        watch(whole)
     leaves = {
         key: value.requires_grad_()
         for key, value in whole.items()
         if is_embedded(key) and not key.endswith(TEACHER)
     }
+    call: Any = objective.across if getattr(objective, "per_sample", ()) else objective
     with torch.enable_grad(), _seeded(seed, device):
-        loss = objective(**whole)
-        loss.backward()
+        loss = call(**whole)
+        if loss.requires_grad:
+            loss.backward()
     gradients = {key: leaf.grad[start:end] for key, leaf in leaves.items() if leaf.grad is not None}
     return loss.detach(), gradients
 
 
-def _push(own: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
-    """Back-propagate embedding gradients; keys without a graph (frozen side) have none."""
-    keys = [key for key in gradients if own[key].requires_grad]
-    if keys:
-        torch.autograd.backward([own[key] for key in keys], [gradients[key] for key in keys])
+class _PerSample:
+    """Back-propagates embedding gradients and, in the same pass, the per-sample part of the loss.
+
+    The objective's own parameters have the whole gradient of what was gathered; what comes on top
+    here stems from this process's rows and is summed over processes at the end.
+
+    Args:
+        objective: asked for its per-sample part if there are rows to count.
+        counted: for each chunk of this process, the rows that say how many terms it has.
+    """
+
+    def __init__(self, objective: Any, counted: list[dict[str, Tensor]]):
+        self.objective, self.total, self.sum = objective, None, torch.zeros(())
+        self.own: list[nn.Parameter] = []
+        if counted:
+            counts = [
+                objective.count(**{key: rows[key] for key in objective.counted}) for rows in counted
+            ]
+            self.total = sum_over_processes(torch.stack(counts).sum(0))
+            self.own = [p for p in objective.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        self._whole = [parameter.grad for parameter in self.own]
+        for parameter in self.own:
+            parameter.grad = None
+
+    def push(self, rows: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        """One chunk; keys without a graph (frozen side) have nothing to push."""
+        keys = [key for key in gradients if rows[key].requires_grad]
+        roots, seeds = [rows[key] for key in keys], [gradients[key] for key in keys]
+        if self.total is not None:
+            given = {key: rows[key] for key in self.objective.per_sample}
+            share = self.objective.within(self.total, **given)
+            self.sum = self.sum.to(share) + share.detach()
+            if share.requires_grad:
+                roots.append(share)
+                seeds.append(torch.ones_like(share))
+        if roots:
+            torch.autograd.backward(roots, seeds)
+
+    def __exit__(self, *_: object) -> None:
+        if self.own:
+            sum_gradients(self.own)
+        for parameter, whole in zip(self.own, self._whole):
+            if whole is not None:
+                parameter.grad = whole if parameter.grad is None else whole + parameter.grad
+
+    def add_to(self, loss: Tensor) -> Tensor:
+        """The loss of the global batch, per-sample part included."""
+        if self.total is None:
+            return loss
+        rest = sum_over_processes(self.sum)
+        self.objective.parts = {**self.objective.parts, "per_sample": rest}
+        return loss + rest
 
 
 def _pieces(inputs: Mapping[str, Tensor], rows: int, chunk: int) -> Iterator[dict[str, Tensor]]:
