@@ -58,7 +58,8 @@ def lookup(kind: str, table: Mapping[str, str], name: str, *, trusted: bool = Tr
         if name in table and error.name and not error.name.startswith("vislang"):
             raise UserError(
                 f"The {kind} {name!r} needs the package {error.name!r}, which is not installed."
-                f" Install vislang with its extras: pip install 'vislang[towers,data,search]'."
+                " Install vislang with its extras:"
+                " pip install 'vislang[towers,data,search,images]'."
             ) from error
         if name in table:
             raise
