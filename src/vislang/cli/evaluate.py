@@ -64,7 +64,7 @@ def evaluate(
     names, suite_options = suite, dict(suite_options or {})
     if not suite:
         opened = open_source(source, **(source_options or {}))
-        names = tuple(servable(opened))
+        names = tuple(servable(opened, sides=_sides_of(model)))
         if "fewshot" in names:  # of all that fits, episodes that fit
             suite_options["fewshot"] = {"way": min(5, max(2, len(opened.classes)))} | dict(
                 suite_options.get("fewshot", {})
@@ -118,8 +118,29 @@ def _sources_of(run: Path, train_source: str, train_options: dict[str, Any] | No
     return data.valid, data.valid_options, data.train, data.train_options
 
 
-def servable(source: "Source", names: Iterable[str] = ()) -> list[str]:
-    """Those evaluations (of all, if none are named) for which a source has what they need."""
+def _sides_of(model: str) -> tuple[str, ...]:
+    """The sides of a MODEL, as far as they can be told without loading it."""
+    from vislang.config import ModelConfig, from_dict, read_config
+    from vislang.files import read_json
+    from vislang.models.saved import NOTE, sides_of
+
+    run = run_folder(model)
+    if run is not None:
+        return sides_of(read_config(run / "config.yaml").model)
+    if (Path(model) / NOTE).is_file():
+        return sides_of(from_dict(ModelConfig, read_json(Path(model) / NOTE)["model"], "model"))
+    kind = model.partition(":")[0]
+    alone = {"timm": "image", "torchvision": "image"} | dict.fromkeys(
+        ("huggingface", "sentence_transformers"), "text"
+    )
+    return (alone[kind],) if kind in alone else ("image", "text")
+
+
+def servable(
+    source: "Source", names: Iterable[str] = (), sides: Iterable[str] = ("image", "text")
+) -> list[str]:
+    """Those evaluations (of all, if none are named) for which a source and a model with these
+    sides have what they need."""
     from vislang.evaluate import EVALUATIONS
     from vislang.evaluate.runner import build_evaluation
 
@@ -127,10 +148,14 @@ def servable(source: "Source", names: Iterable[str] = ()) -> list[str]:
     for name in names or EVALUATIONS:
         evaluation = build_evaluation(name)
         try:
-            evaluation.requests(source)
+            asked = evaluation.requests(source)
         except UserError:
             continue
-        found.append(name)
+        wanted = {"image"} if asked.images or asked.features else set()
+        if (asked.captions or asked.texts) and not asked.text_optional:
+            wanted.add("text")
+        if wanted <= set(sides):
+            found.append(name)
     return found
 
 

@@ -59,12 +59,17 @@ def judge_of(config: TrainConfig, out: Path) -> Callable[..., Any] | None:
     from vislang.cli.evaluate import servable
     from vislang.data.sources import open_source
     from vislang.evaluate import judge_from_config
+    from vislang.models.saved import sides_of
 
     source = open_source(config.data.valid, **config.data.valid_options)
-    names = tuple(servable(source, asked))
+    sides = sides_of(config.model)
+    names = tuple(servable(source, asked, sides))
+    fitting = servable(source, asked)
     for name in asked:
-        if name not in names:
+        if name not in fitting:
             tell(f"{name} is left out: {config.data.valid} lacks what it needs.")
+        elif name not in names:
+            tell(f"{name} is left out: the model has no side but {' and '.join(sides)}.")
     return judge_from_config(replace(config, run=replace(config.run, evaluations=names)), out)
 
 

@@ -26,8 +26,8 @@ def build_objective(
     """The objective of a config.
 
     Args:
-        config: its name, or a weighted sum 'infonce:1 + vicreg:0.1', and its options (of a
-            sum: a mapping for each name).
+        config: its name, or a weighted sum 'infonce:1 + vicreg:0.1', its options (of a sum: a
+            mapping for each name), and the teaching side for those that have the option.
         width: of the joint space, D; goes to the constructor's argument `width`.
         image_width: of the image tower's output before its head; for `image_width`.
         steps: optimizer steps of the whole run; for `steps`, which schedules read.
@@ -36,7 +36,13 @@ def build_objective(
     Raises:
         UserError: an unknown name or option, or an option of the wrong type.
     """
-    filled = {"width": width, "image_width": image_width or width, "steps": steps}
+    filled: dict[str, Any] = {"width": width, "image_width": image_width or width, "steps": steps}
+    if config.teacher:
+        if config.teacher not in ("image", "text"):
+            raise UserError(
+                f"objective.teacher must be image, text, or empty; got {config.teacher!r}."
+            )
+        filled["teacher"] = config.teacher
     terms = parse_sum(config.name)
     if len(terms) == 1 and next(iter(terms.values())) == 1.0:
         return _build_one(next(iter(terms)), config.options, filled, "objective.options", trusted)
@@ -108,7 +114,7 @@ GIVERS = {
 
 
 def _build_one(
-    name: str, options: Mapping[str, Any], filled: Mapping[str, int], where: str, trusted: bool
+    name: str, options: Mapping[str, Any], filled: Mapping[str, Any], where: str, trusted: bool
 ) -> Objective:
     make = lookup("objective", OBJECTIVES, name, trusted=trusted)
     known, hints = _schema(make)
