@@ -94,13 +94,13 @@ class Mixture:
 
 
 def _listed(parts: Mapping[str, float] | Sequence[Part]) -> list[Part]:
-    if isinstance(parts, Mapping):
-        return [{"source": spec, "weight": weight} for spec, weight in parts.items()]
     if isinstance(parts, str) or not parts:
         raise UserError(
             "The source 'mix' needs parts: {'flickr:captions.csv': 2, 'folder:photos': 1}, or a"
             f" list of {{source: ..., options: {{...}}, weight: ...}}; got {parts!r}."
         )
+    if isinstance(parts, Mapping):
+        return [{"source": spec, "weight": weight} for spec, weight in parts.items()]
     return list(parts)
 
 
