@@ -77,7 +77,7 @@ def read_words(path: Path) -> dict[str, list[str]]:
     for line in text.splitlines():
         key, _, names = re.sub(r"[\t ]", "\t", line.strip(), count=1).partition("\t")
         if names:
-            words[key] = [name.strip() for name in names.split(",") if name.strip()]
+            words[key] = [" ".join(name.split()) for name in names.split(",") if name.strip()]
     return words
 
 

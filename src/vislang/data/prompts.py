@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vislang.errors import UserError
 from vislang.lookup import nearest
@@ -55,14 +56,15 @@ def read_prompts(prompts: str | Sequence[str], own: Sequence[str] = ()) -> tuple
     if prompts in SETS:
         return SETS[prompts]
     if prompts in FOREIGN:
-        return _from_open_clip(FOREIGN[prompts], prompts)
+        made = [template(_MARK) for template in _of_open_clip(FOREIGN[prompts], prompts)]
+        return tuple(t.replace("{", "").replace("}", "").replace(_MARK, "{}") for t in made)
     if "{}" in prompts:
         return _checked([prompts], "The prompt")
     return _from_file(Path(prompts), prompts)
 
 
-def _from_open_clip(constant: str, name: str) -> tuple[str, ...]:
-    """The set as open_clip's installed package has it.
+def _of_open_clip(constant: str, name: str) -> Any:
+    """A constant as open_clip's installed package has it.
 
     Its file of constants is run by itself: importing the package would take seconds.
     """
@@ -78,8 +80,12 @@ def _from_open_clip(constant: str, name: str) -> tuple[str, ...]:
         )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    made = [template(_MARK) for template in getattr(module, constant)]
-    return tuple(text.replace("{", "").replace("}", "").replace(_MARK, "{}") for text in made)
+    return getattr(module, constant)
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The curated names of ImageNet-1k's classes, in the order of their WordNet ids."""
+    return tuple(_of_open_clip("IMAGENET_CLASSNAMES", "imagenet_names"))
 
 
 def _from_file(path: Path, given: str) -> tuple[str, ...]:

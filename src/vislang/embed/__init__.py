@@ -7,6 +7,7 @@ store = embed_source("runs/clip-digits", "digits:test", "stores/digits-test")
 from typing import Any
 
 _LAZY = {
+    "embed_domains": "vislang.embed.domains",
     "embed_source": "vislang.embed.source",
     "embed_texts": "vislang.embed.texts",
     "Embedder": "vislang.embed.embedder",

@@ -62,8 +62,11 @@ class ImageNet(LabelledImages):
         known = sorted(set(_WNIDS.findall(listed.read_text()))) if listed else ()
         labels, classes = encode(ids, known or sorted({i for i in ids if i}))
         file = _given(words, "words") or _find(homes, _WORDS)
-        names = readable(classes, read_words(file) if file else {})
+        synonyms = read_words(file) if file else {}
+        names = readable(classes, synonyms)
         self.wnids = tuple(classes)
+        # All that a class may be called, for prompts; empty where the file does not know it.
+        self.words = tuple(tuple(synonyms.get(wnid, ())) for wnid in classes)
         super().__init__(tree, labels, names, name_of(path, split), template)
 
     @staticmethod

@@ -1,0 +1,138 @@
+"""Pictures of samples under domains, made by loader processes: decode once, share what can be.
+
+T: domains, h, w: the size that a tower wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vislang.data.decode import Limits, decode_sample
+from vislang.data.domains import apply_domains
+from vislang.data.sample import BadSample, Source
+from vislang.errors import UserError
+from vislang.resize import prepare_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vislang.data.domains.domain import Domain
+    from vislang.preprocess import Preprocess
+
+
+class Views(NamedTuple):
+    """One sample under all domains.
+
+    Args:
+        id, label, index, origin: of the sample; label -1 for none.
+        pictures: for each preprocess uint8 [t, 3, h, w], the t domains that did not fail.
+        domains: positions of these domains.
+        reasons: (position of a domain, reason) of the others.
+    """
+
+    id: str
+    label: int
+    index: int
+    origin: str
+    pictures: list[Tensor]
+    domains: list[int]
+    reasons: list[tuple[int, str]]
+
+
+class DomainPictures:
+    """Makes the Views of a sample; a function of (seed, sample, domains), whichever process asks.
+
+    Args:
+        source: samples by position.
+        domains: which.
+        preprocesses: how the towers want their images, each different one once.
+        seed: of random domains.
+        limits: what an image may cost.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        domains: Sequence[Domain],
+        preprocesses: Sequence[Preprocess],
+        seed: int,
+        limits: Limits,
+    ):
+        self.source, self.domains, self.preprocesses = source, domains, preprocesses
+        self.seed, self.limits = seed, limits
+
+    def __getitem__(self, index: int) -> Views | str:
+        """As a DataLoader asks: an error for the user travels as its text."""
+        try:
+            return self.make(int(index))
+        except UserError as error:
+            return str(error)
+
+    def make(self, index: int) -> Views:
+        """Decode, apply all domains, resize for every tower."""
+        id, label, origin = str(index), -1, ""
+        try:
+            sample = self.source[index]
+            id, origin = sample.id, sample.origin
+            label = sample.labels[0] if sample.labels else -1
+            pixels = decode_sample(sample, self.limits).pixels
+            made = apply_domains(pixels, self.domains, seed=self.seed, id=id)
+        except BadSample as bad:
+            id, origin = bad.id or id, bad.origin or origin
+            made = [bad] * len(self.domains)
+        usable = [d for d, one in enumerate(made) if isinstance(one, np.ndarray)]
+        reasons = [(d, one.reason) for d, one in enumerate(made) if isinstance(one, BadSample)]
+        pictures = [self._prepared(made, usable, preprocess) for preprocess in self.preprocesses]
+        return Views(id, label, index, origin, pictures, usable, reasons)
+
+    def _prepared(
+        self, made: Sequence[np.ndarray | BadSample], usable: Sequence[int], preprocess: Preprocess
+    ) -> Tensor:
+        import torch
+
+        out = torch.empty(len(usable), 3, *preprocess.size, dtype=torch.uint8)
+        for row, d in enumerate(usable):
+            out[row] = prepare_image(made[d], preprocess)  # type: ignore[arg-type]
+        return out
+
+    def over(self, indices: Sequence[int] | range, workers: int) -> Iterator[Views]:
+        """The Views of these samples in this order."""
+        from torch.utils.data import DataLoader
+
+        if workers == 0:
+            for index in indices:
+                yield self.make(index)
+            return
+        loader = DataLoader(
+            self,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=list(indices),  # type: ignore[arg-type]
+            num_workers=workers,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            worker_init_fn=_start_worker,
+            prefetch_factor=8,
+        )
+        for views in loader:
+            if isinstance(views, str):
+                raise UserError(views)
+            yield views
+
+
+def _as_it_is(views: Views | str) -> Views | str:
+    return views
+
+
+def _start_worker(_: int) -> None:
+    """One thread each; signals are the main process's to handle."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        import cv2
+    except ModuleNotFoundError:  # domains of a user's own may do without
+        return
+    cv2.setNumThreads(0)
