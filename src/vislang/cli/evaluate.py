@@ -71,13 +71,13 @@ def evaluate(
             )
     # By name, not opened: the scores then say how to open it again, for the report's pictures.
     scores = run_evaluations(
-        model, source, names, out, step=_step_of(model), options=suite_options,
+        model, source, names, out, step=step_of(model), options=suite_options,
         source_options=source_options,
         train_source=train_source or None, train_options=train_options,
         batch_size=batch_size, device=device, precision=precision, workers=workers,
     )  # fmt: skip
     print(table(scores))
-    print(f"Scores: {out / 'scores' / f'{_step_of(model):09d}'}")
+    print(f"Scores: {out / 'scores' / f'{step_of(model):09d}'}")
     if run is not None:
         print(f"Next: vislang report {run}")
 
@@ -94,7 +94,7 @@ def run_folder(model: str) -> Path | None:
     return None
 
 
-def _step_of(model: str) -> int:
+def step_of(model: str) -> int:
     """Optimizer steps behind a MODEL; 0 where there is no telling."""
     run = run_folder(model)
     if run is None:

@@ -12,8 +12,25 @@ import numpy as np
 
 from vislang.evaluate.domains import PLAIN, in_order
 from vislang.evaluate.robustness import Measured
-from vislang.evaluate.subspace import DRAWN, MOST, leading, spreads
+from vislang.evaluate.subspace import DRAWN, MOST, Subspaces, leading, spreads
+from vislang.evaluate.transfer import Transferred
 from vislang.metrics.grid import Entanglement
+
+
+def csv_tables(found: Measured | Transferred | Subspaces) -> dict[str, str]:
+    """The original's tables of one analysis, by file name."""
+    if isinstance(found, Measured):
+        tables = {"robustness_table.csv": robustness_csv(found)}
+        if found.official is not None:
+            held = {d: e.official.value for d, e in found.effects.items() if e.official}
+            tables["official_zeroshot_table.csv"] = decrease_csv(
+                {PLAIN: found.official.value, **held}
+            )
+        return tables
+    if isinstance(found, Transferred):
+        own = dict(zip(found.domains, found.matrix.diagonal().tolist()))
+        return {"linearprobe_table.csv": decrease_csv(own)} if PLAIN in own else {}
+    return {"subspace_table.csv": subspace_csv(found.found)}
 
 
 def robustness_csv(found: Measured) -> str:
@@ -28,7 +45,7 @@ def robustness_csv(found: Measured) -> str:
         cells += [_cosine(effect.decrease_other), _cosine(effect.recovery_other)]
         lines.append(",".join(cells))
     lines += ["", f"avg_cossim_sameclass_unaug:,{_cosine(found.same_class.value)}"]
-    lines += [f"avg_cossim_diffclass_unaug:,{_cosine(found.other_class)}"]
+    lines += [f"avg_cossim_diffclass_unaug:,{_cosine(found.other_class.value)}"]
     for k, plain in found.plain.items():
         of = f"top{k}acc"
         lines += ["", "", f"augID,{of}_decrease_as_percentage,{of}_recovery_as_percentage"]

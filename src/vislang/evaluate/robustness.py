@@ -20,7 +20,7 @@ from vislang.evaluate.domains import PLAIN, Complete, DomainEmbeddings, complete
 from vislang.evaluate.scores import Scores
 from vislang.metrics.classify import accuracy
 from vislang.metrics.intervals import Interval, normal_mean
-from vislang.metrics.paired import Change, holm, mean_change, share_change
+from vislang.metrics.paired import Change, holm, mean_change, mean_share, share_change
 from vislang.metrics.true_class import TrueClass, true_class
 
 KS = (1, 5, 10)
@@ -70,7 +70,7 @@ class Measured:
     n: int
     classes: int
     same_class: Interval
-    other_class: float
+    other_class: Interval
     plain: dict[int, Interval]
     effects: dict[str, Effect]
     official: Interval | None
@@ -96,7 +96,7 @@ def measure(rows: Complete, ks: tuple[int, ...] = KS, official: bool = True) -> 
     if weight is not None:
         first = accuracy(true_class(rows.rows(PLAIN), weight, label).rank)
     return Measured(
-        len(label), len(standard), normal_mean(plain.own), float(plain.others.mean()),
+        len(label), len(standard), normal_mean(plain.own), normal_mean(plain.others),
         {k: accuracy(plain.rank, k) for k in ks}, effects, first,
         (share[0] / shifts, share[1] / shifts),
     )  # fmt: skip
@@ -153,7 +153,10 @@ class Robustness:
 
     def score(self, rows: DomainEmbeddings) -> Scores:
         """Values, a table a question, and what they say in words."""
-        part, found = self.measure(rows)
+        return self.scores(*self.measure(rows))
+
+    def scores(self, part: Complete, found: Measured) -> Scores:
+        """What was measured in the form of a scores file."""
         return as_scores(part, found)
 
 
@@ -163,9 +166,11 @@ def as_scores(part: Complete, found: Measured) -> Scores:
     told = found.classes > 1
     values = {"accuracy": found.plain[min(found.plain)]} if told else {}
     if told:
-        values["shifted_accuracy"] = normal_mean(found.hits[0])
-        values["shifted_accuracy_own_prompts"] = normal_mean(found.hits[1])
+        values["shifted_accuracy"] = mean_share(found.hits[0])
+        values["shifted_accuracy_own_prompts"] = mean_share(found.hits[1])
     values["cosine_own_class"] = found.same_class
+    if told:
+        values["cosine_other_classes"] = found.other_class
     tables = {"cosine": cosine_table(effects)}
     for k in found.plain if told else ():
         if k < found.classes:
@@ -194,7 +199,7 @@ def cosine_table(effects: list[Effect]) -> dict[str, list]:
     raised = [holm([getattr(e, side).p for e in effects]) for side in ("decrease", "recovery")]
     columns = [
         "domain", "decrease", "low", "high", "sd", "p", "p (Holm)", "recovery", "low", "high",
-        "sd ", "p ", "p (Holm) ", "decrease, other classes", "recovery, other classes",
+        "sd", "p", "p (Holm)", "decrease, other classes", "recovery, other classes",
     ]  # fmt: skip
     rows = [
         [e.domain, *_row(e.decrease), e.decrease.deviation, e.decrease.p, raised[0][i],
@@ -210,7 +215,7 @@ def accuracy_table(effects: list[Effect], k: int) -> dict[str, list]:
     raised = [holm([getattr(e, side)[k].p for e in effects]) for side in ("lost", "regained")]
     columns = [
         "domain", "standard prompts", "low", "high", "own prompts", "low", "high", "decrease",
-        "low", "high", "p (Holm)", "recovery", "low", "high", "p (Holm) ",
+        "low", "high", "p (Holm)", "recovery", "low", "high", "p (Holm)",
     ]  # fmt: skip
     rows = []
     for i, e in enumerate(effects):

@@ -83,7 +83,10 @@ class Subspace:
 
     def score(self, rows: DomainEmbeddings) -> Scores:
         """Shares with intervals, spreads, components, angles, and what they say."""
-        part, found = self.measure(rows)
+        return self.scores(*self.measure(rows))
+
+    def scores(self, part: Complete, found: Subspaces) -> Scores:
+        """What was measured in the form of a scores file."""
         return as_scores(part, found)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislang.metrics.intervals import Interval, normal_mean
+from vislang.metrics.intervals import Interval, normal_mean, wilson
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -87,6 +87,21 @@ def share_change(
     p = float(binom.sf(gained - 1, gained + lost, 0.5)) if gained + lost else 1.0
     difference = after.astype(np.int8) - before
     return Change(interval, float(difference.std(ddof=1)) if n > 1 else math.nan, p)
+
+
+def mean_share(shares: Float[np.ndarray, " N"]) -> Interval:
+    """Mean of shares of one sample each (of domains, say), with an interval inside [0, 1].
+
+    Student's; where all are 0 or all are 1, which shows no spread, Wilson's.
+
+    >>> mean_share(np.ones(10)).low
+    0.7224671834080823
+    """
+    shares = np.asarray(shares, np.float64)
+    found = normal_mean(shares)
+    if found.value in (0.0, 1.0):
+        return wilson(float(shares.sum()), len(shares), why="all agree")
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n, found.method)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from vislang.report import examples, matrices, scatter
+from vislang.report import examples, matrices, scatter, shifts
 from vislang.report.collect import Run, Score
 from vislang.report.markup import Html, foreign, join, tag
 from vislang.report.pictures import Finder, Origin, Pictures
@@ -18,10 +18,16 @@ TITLES = {
     "fewshot": "Few-shot episodes",
     "overview": "The shared space",
     "diagnostics": "Feature diagnostics",
+    "robustness": "Robustness to described shifts",
+    "transfer": "Probes across domains",
+    "subspace": "Class and domain in the embedding",
+    "typographic": "Words written on images",
+    "bias": "Groups of images, groups of captions",
 }
 # Metrics that a reader looks for first.
 HEADLINE = re.compile(
-    r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot)$"
+    r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot"
+    r"|shifted_accuracy|fitted_on_unchanged_accuracy|domain_share|word_wins)$"
 )
 MOST_HEADLINES = 2  # of one evaluation
 
@@ -66,8 +72,7 @@ def evaluation(run: Run, score: Score, finder: Finder, id_: str) -> Html:
         "section",
         tag("h3", foreign(title_of(score), 80)),
         tag("p", [tag("span", fact) for fact in facts], class_="meta"),
-        metrics(score.values, f"{title_of(score)}: values"),
-        [tag("p", foreign(note), class_="note") for note in _notes(score)],
+        _values_and_notes(score),
         [tag("p", foreign(note), class_="missing") for note in pictures.notes],
         _parts(score, pictures, _classes(run)),
         _provenance(score),
@@ -80,6 +85,14 @@ def _notes(score: Score) -> list[str]:
     """What the evaluation itself wants a reader to know."""
     notes = score.body.get("notes")
     return [str(note) for note in notes[:20]] if isinstance(notes, list) else []
+
+
+def _values_and_notes(score: Score) -> list[Html]:
+    """Values, then small print; what an analysis found in words comes before its values."""
+    told = score.evaluation in shifts.TOLD
+    notes = [tag("p", foreign(note), class_=None if told else "note") for note in _notes(score)]
+    values = metrics(score.values, f"{title_of(score)}: values")
+    return [*notes, values] if told else [values, *notes]
 
 
 def _parts(score: Score, pictures: Pictures, order: Sequence[str]) -> list[Html]:
@@ -103,7 +116,10 @@ def _parts(score: Score, pictures: Pictures, order: Sequence[str]) -> list[Html]
             tag("h4", "Map of embeddings"),
             *scatter.scatter(score.mapping("map"), pictures, order),
         ]
-    tables = named_tables(score.mapping("tables"))
+    drawn, instead = shifts.draw(score)
+    shown += drawn
+    left = {name: body for name, body in score.mapping("tables").items() if name not in instead}
+    tables = named_tables(left)
     return [*shown, tag("div", tables, class_="tables")] if tables else shown
 
 

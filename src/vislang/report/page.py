@@ -22,6 +22,7 @@ from vislang.report.evaluation import evaluation, in_order, title_of
 from vislang.report.markup import Html, clip, comma, foreign, join, tag, visible
 from vislang.report.pictures import Finder
 from vislang.report.sections import Section, rejections, repeat, status, summary, trained
+from vislang.report.shifts import only_told
 
 
 def write_report(
@@ -80,6 +81,11 @@ def _sections(run: Run, finder: Finder, prefix: str) -> list[Section]:
     jumps = tag("ul", _jumps(run, prefix), class_="jumps") if len(scored) > 1 else None
     if not scored:
         scored = [tag("p", "The run was not evaluated yet.", class_="missing")]
+    if only_told(run):
+        return [
+            Section(f"{prefix}summary", "Summary", summary(run)),
+            Section(f"{prefix}evaluations", "Evaluations", join([jumps, scored])),
+        ]
     return [
         Section(f"{prefix}summary", "Summary", summary(run)),
         Section(f"{prefix}trained", "What was trained", trained(run)),

@@ -11,6 +11,7 @@ from vislang.report.collect import Run
 from vislang.report.evaluation import headline_names, in_order, title_of
 from vislang.report.markup import Html, breakable, duration, foreign, join, number, tag
 from vislang.report.plots import whisker
+from vislang.report.shifts import TOLD, only_told
 from vislang.report.tables import facts, interval, plain_text, rejected, settings, span_of, table
 from vislang.report.values import Value
 
@@ -66,7 +67,12 @@ def sentence(run: Run) -> Html:
             parts.append(f" in {duration(seconds)}" if seconds else "")
         parts.append(".")
     else:
-        parts.append("A folder of scores; its config does not name the towers.")
+        made = next((s.provenance for s in run.latest.values() if s.provenance), {})
+        if made.get("model") and made.get("source"):
+            parts += ["Scores of ", tag("strong", foreign(made["model"], 120)), " on "]
+            parts += [tag("strong", foreign(made["source"], 120)), "."]
+        else:
+            parts.append("A folder of scores; its config does not name the towers.")
     return join(parts)
 
 
@@ -79,15 +85,28 @@ def summary(run: Run) -> Html:
         for name, step in run.log.not_finite.items()
     ]
     warnings += [f"Step {step:,}: {text}" for step, text in run.log.flags[:20]]
+    # A probed model was trained elsewhere: that there is no log here is no news.
+    notes = [n for n in run.notes if not (only_told(run) and n.startswith("There is no "))]
     return join(
         [
             tag("p", sentence(run), class_="lead"),
-            tag("p", foreign(text), class_=f"status {kind}"),
+            tag("p", foreign(text), class_=f"status {kind}") if not only_told(run) else None,
+            [tag("p", foreign(text)) for text in told(run)],
             tag("ul", figures, class_="figures") if figures else None,
             [tag("p", foreign(warning), class_="warning") for warning in warnings],
-            [tag("p", foreign(note), class_="missing") for note in run.notes],
+            [tag("p", foreign(note), class_="missing") for note in notes],
         ]
     )
+
+
+def told(run: Run) -> list[str]:
+    """The first sentence in which each analysis says what it found; of robustness, two."""
+    found = []
+    for score in in_order(run.latest):
+        notes = score.body.get("notes") if score.evaluation in TOLD else None
+        most = 2 if score.evaluation == "robustness" else 1
+        found += [str(note) for note in notes[:most]] if isinstance(notes, list) else []
+    return found
 
 
 def _figure(title: str, name: str, value: Value) -> Html:

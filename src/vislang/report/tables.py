@@ -157,10 +157,10 @@ def named_tables(part: Mapping[str, Any]) -> list[Html]:
 
 
 def _with_ends(columns: list[Any], rows: list[list[Any]]) -> tuple[list[Any], list[list[Any]]]:
-    """Columns x, low, high as one column with intervals."""
-    for at in range(1, len(columns) - 1):
+    """Every three columns x, low, high as one column with intervals."""
+    for at in range(len(columns) - 2, 0, -1):
         if columns[at : at + 2] == ["low", "high"]:
-            merged = [
+            rows = [
                 [
                     *row[: at - 1],
                     dict(zip(("value", "low", "high"), row[at - 1 : at + 2])),
@@ -168,7 +168,7 @@ def _with_ends(columns: list[Any], rows: list[list[Any]]) -> tuple[list[Any], li
                 ]
                 for row in rows
             ]
-            return [*columns[:at], *columns[at + 2 :]], merged
+            columns = [*columns[:at], *columns[at + 2 :]]
     return columns, rows
 
 
