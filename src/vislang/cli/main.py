@@ -16,11 +16,15 @@ from types import FrameType
 from vislang.errors import UserError
 from vislang.lookup import lookup, nearest, one_line
 
+# A name of two words is a subcommand, as in `vislang curate neighbours`.
 COMMANDS: dict[str, str] = {
     "demo": "vislang.cli.demo:demo",
     "train": "vislang.cli.train:train",
     "embed": "vislang.cli.embed:embed",
+    "curate neighbours": "vislang.cli.curate.neighbours:neighbours",
     "evaluate": "vislang.cli.evaluate:evaluate",
+    "probe": "vislang.cli.probe:probe",
+    "domains show": "vislang.cli.domains:show",
     "report": "vislang.cli.report:report",
     "list": "vislang.cli.list:list_parts",
     "export": "vislang.cli.export:export",
@@ -60,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(argv: Sequence[str]) -> int:
     """Find the command that `argv` begins with and call it with the rest."""
-    name, *rest = argv or ["--help"]
+    name, rest = split_command(argv or ["--help"])
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -69,7 +73,16 @@ def run_command(argv: Sequence[str]) -> int:
 
         print(f"vislang {__version__}")
         return 0
+    group = {key: COMMANDS[key] for key in COMMANDS if key.startswith(f"{name} ")}
+    if group and (not rest or rest[0] in ("-h", "--help")):
+        print(f"usage: vislang {name} SUBCOMMAND ...\n\nsubcommands:\n" + "\n".join(_lines(group)))
+        return 0
     if name not in COMMANDS:
+        if group:
+            raise UserError(
+                f"vislang {name} has no subcommand {rest[0]!r}."
+                f"{nearest(f'{name} {rest[0]}', group)} Known: {', '.join(group)}."
+            )
         what = "flag" if name.startswith("-") else "command"
         raise UserError(
             f"There is no {what} {name!r}.{nearest(name, COMMANDS)}"
@@ -86,11 +99,26 @@ def run_command(argv: Sequence[str]) -> int:
     return command(**arguments) or 0
 
 
+def split_command(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """(name of the command, its arguments); a name may have two words.
+
+    >>> split_command(["curate", "neighbours", "photos/"])
+    ('curate neighbours', ['photos/'])
+    """
+    both = " ".join(argv[:2])
+    return (both, list(argv[2:])) if both in COMMANDS else (argv[0], list(argv[1:]))
+
+
+def _lines(table: dict[str, str]) -> list[str]:
+    width = max(map(len, table))
+    return [f"  {name:<{width + 2}}{one_line(table, name)}" for name in table]
+
+
 def usage() -> str:
     """The text of `vislang --help`; one line a command, from the commands' docstrings."""
     from vislang import __doc__ as about
 
-    lines = [f"  {name:<13}{one_line(COMMANDS, name)}" for name in COMMANDS]
+    lines = _lines(COMMANDS)
     first = (about or "").strip().split("\n")[0]
     return "\n".join(
         ["usage: vislang COMMAND ...", "", first, "", "commands:", *lines, "", EXAMPLES]

@@ -7,8 +7,9 @@
     torchvision:NAME[/TAG]             image side only
     huggingface:NAME|PATH              text side only, mean pooling
     sentence_transformers:NAME|PATH    text side only
+    words:FILE                         text side only: the mean of word vectors
 
-A spec of the last five kinds may end in options of the tower: timm:test_vit?image_size=64.
+A spec of the last six kinds may end in options of the tower: timm:test_vit?image_size=64.
 """
 
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def _forms() -> str:
     return (
         "A model is a run folder, one of its checkpoints, an exported folder,"
         " open_clip:NAME/PRETRAINED, open_clip:local-dir:PATH, timm:NAME, torchvision:NAME,"
-        " huggingface:PATH or sentence_transformers:NAME."
+        " huggingface:PATH, sentence_transformers:NAME or words:FILE."
     )
 
 
@@ -160,4 +161,5 @@ KINDS: dict[str, Callable[[str, dict[str, Any]], DualEncoder]] = {
     "torchvision": _image_only("torchvision"),
     "huggingface": _text_only("huggingface"),
     "sentence_transformers": _sentence_transformers,
+    "words": _text_only("word_vectors"),
 }

@@ -31,4 +31,5 @@ TOWERS = {
     "torchvision": "vislang.models.towers.torchvision:build",
     "huggingface": "vislang.models.towers.huggingface:build",
     "sentence_transformers": "vislang.models.towers.sentence_transformers:build",
+    "word_vectors": "vislang.models.towers.word_vectors:build",
 }
