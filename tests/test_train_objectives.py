@@ -261,3 +261,30 @@ def test_a_resting_side_has_no_gradient(tmp_path):
         learning.append(sides)
     assert learning == [[False, True]] * 4 + [[True, True]] * 4 + [[True, False]] * 2
     assert objective.log_scale.requires_grad
+
+
+@pytest.mark.slow
+def test_split_towers_learn_as_whole_ones(tmp_path):
+    """FSDP2 on two processes: the loss curve and the checkpoint of one process, and it resumes."""
+    changes = {"data__chunk": 5, "optim__clip_grad": 0.5, "run__evaluate_every": "4 steps"}
+    write_config(tmp_path / "split.yaml", config("infonce", **changes, run__shard=True))
+    train(config("infonce", **changes), tmp_path / "one" / "split")
+    run_world(["-c", CODE, str(tmp_path), "split"], 2)
+    for late in checkpoints(tmp_path / "two" / "split")[-1:]:
+        (late / "done.json").unlink()
+    run_world(["-c", CODE, str(tmp_path), "split"], 2)
+    one, two = (lines(tmp_path / world / "split", "train") for world in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+    a, b = (weights(newest_checkpoint(tmp_path / w / "split")[0]) for w in ("one", "two"))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert value.shape == b[name].shape, name
+        if name.startswith("model"):
+            torch.testing.assert_close(value, b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_splitting_needs_processes(tmp_path):
+    with pytest.raises(UserError, match="there is only one"):
+        train(digits(run__shard=True), tmp_path)

@@ -223,6 +223,8 @@ class RunConfig:
         evaluations: evaluations to run on the valid source (`vislang list evaluations`).
         grad_checkpoint: recompute activations in the backward pass to save memory.
         compile: run the towers through torch.compile.
+        shard: split the trained towers' weights, gradients and moments over the processes (FSDP2),
+            for towers that do not fit one device.
         tensorboard: also write TensorBoard files.
     """
 
@@ -238,6 +240,7 @@ class RunConfig:
     evaluations: tuple[str, ...] = ()
     grad_checkpoint: bool = False
     compile: bool = False
+    shard: bool = False
     tensorboard: bool = True
 
 

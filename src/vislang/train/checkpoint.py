@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from vislang.errors import UserError
 from vislang.files import DONE, read_json, sha256_file, sync_folder, write_json
+from vislang.train.shard import split_like, split_state, whole
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """A module's state as tensors that safetensors takes: contiguous, none sharing memory."""
     state, seen = {}, set()
     for name, value in module.state_dict().items():
-        tensor = value.detach().cpu().contiguous()
+        tensor = whole(value.detach()).cpu().contiguous()
         if tensor.numel() and tensor.data_ptr() in seen:
             tensor = tensor.clone()
         seen.add(tensor.data_ptr())
@@ -41,7 +42,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"]):
             for key, value in optimizer.state.get(parameter, {}).items():
-                found[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+                found[f"{name}:{key}"] = whole(torch.as_tensor(value).detach()).cpu().contiguous()
     return found
 
 
@@ -56,7 +57,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
             if name in by_name:
                 # The fused kernel wants its step counter on the parameter's device, too.
                 optimizer.state[parameter] = {
-                    field: value.to(parameter.device, copy=True)
+                    field: (split_like(value, parameter) if value.ndim else value).to(
+                        parameter.device, copy=True
+                    )
                     for field, value in by_name[name].items()
                 }
 
@@ -152,7 +155,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
 def load_module(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Strict load with an error that names the first differences."""
     try:
-        module.load_state_dict(dict(tensors), strict=True)
+        module.load_state_dict(split_state(module, tensors), strict=True)
     except RuntimeError as error:
         own = module.state_dict()
         missing = sorted(set(own) - set(tensors))

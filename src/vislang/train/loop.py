@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from vislang.config import TrainConfig
 from vislang.data.batches import Batches
@@ -48,6 +49,7 @@ from vislang.train.setup import (
     settle,
     total_steps,
 )
+from vislang.train.shard import clip_gradients, is_sharded, whole_copy
 from vislang.train.state import State
 from vislang.train.step import Watch, backward
 from vislang.train.stop import StopFlag, Stopped
@@ -128,7 +130,9 @@ def train(
     objective.train()
     with StopFlag() as stop, contextlib.closing(log), contextlib.closing(batches):
         if judge and step and due(step, judge_every) and not _was_judged(folder, step):
-            _judge(judge, model, step, log, place)  # killed between a checkpoint and its judgement
+            _judge(
+                judge, model, step, log, place, config
+            )  # killed between a checkpoint and its judgement
         for batch in meter.watch(_from(batches, step, steps)):
             if step % len(batches) == 0:
                 episodes.begin(step // len(batches), step + 1, log)
@@ -182,7 +186,7 @@ def train(
                 progress.close()
                 raise Stopped(why, step, steps, last)
             if judge and due(step, judge_every):
-                _judge(judge, model, step, log, place)
+                _judge(judge, model, step, log, place, config)
         progress.close()
         log.add("end", step=step, seconds=round(time.monotonic() - began, 1))
     assert last is not None
@@ -214,9 +218,9 @@ def _gradients(
         objective_seed=config.run.seed * 1_000_003 + step,
         watch=watch,
     )
-    sum_gradients(trainable)
+    sum_gradients([p for p in trainable if not isinstance(p, DTensor)])  # split ones are summed
     largest = config.optim.clip_grad or float("inf")  # 0: only measured
-    return loss, nn.utils.clip_grad_norm_(both, largest, foreach=True)
+    return loss, clip_gradients(both, largest)
 
 
 def make_batches(
@@ -308,9 +312,13 @@ def _scale(objective: nn.Module) -> float | None:
     return None
 
 
-def _judge(judge: Judge, model: DualEncoder, step: int, log: Log, place: Place) -> None:
+def _judge(
+    judge: Judge, model: DualEncoder, step: int, log: Log, place: Place, config: TrainConfig
+) -> None:
     """Evaluate on the first process; randomness and mode of the training stay as they were."""
     before = random_state(place.device)
+    if is_sharded(model):
+        model = whole_copy(model, config, place.device)
     if place.group.first:
         model.eval()
         with torch.no_grad():

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from vislang.config import OptimConfig
 from vislang.errors import UserError
@@ -234,9 +235,13 @@ def _rate_and_decay(config: OptimConfig, part: str) -> tuple[float, float]:
 
 
 def make_optimizer(modules: dict[str, nn.Module], config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`; the fused kernel, which is the quickest on CPU and CUDA."""
+    """AdamW over `parameter_groups`; the fused kernel, which is the quickest on CPU and CUDA, but
+    which does not take whole and split tensors (`train/shard.py`) together."""
     groups = parameter_groups(modules, config.weight_decay, config)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    split = any(isinstance(p, DTensor) for group in groups for p in group["params"])
+    return torch.optim.AdamW(
+        groups, config.lr, config.betas, config.eps, fused=not split, foreach=False
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Mapping[str, float]) -> None:

@@ -25,6 +25,7 @@ from vislang.models.build import build_model
 from vislang.models.dual import DualEncoder
 from vislang.objectives.build import build_objective
 from vislang.train.ema import momentum_of
+from vislang.train.shard import shard_model
 
 # Fields that may change between a run and its resumption: they alter no number of the run, but for
 # `threads` and `device`, whose rounding the environment records.
@@ -111,6 +112,8 @@ def make_model(config: TrainConfig, place: Place, steps: int) -> tuple[DualEncod
         for side in (model.image, model.text):
             if side is not None and not side.frozen:
                 side.tower.compile(dynamic=False)
+    if config.run.shard:
+        shard_model(model, config, place.device)
     # From here on each process draws its own dropout; data order does not use this state.
     seed_everything(config.run.seed + 1 + place.group.rank)
     return model, objective
@@ -127,6 +130,11 @@ def check_needs(model: DualEncoder, objective: nn.Module, config: TrainConfig) -
                 f" no {side} side. Give it one (model.{side}.name) or choose another objective."
             )
     teachers = [key for key in needs if key.endswith("_teacher")]
+    if teachers and config.run.shard:
+        raise UserError(
+            f"Objective {config.objective.name!r} needs a momentum teacher, which run.shard does"
+            " not split. Leave run.shard out, or choose an objective without a teacher."
+        )
     if teachers and momentum_of(objective) is None and not config.optim.ema:
         raise UserError(
             f"Objective {config.objective.name!r} needs a momentum teacher ({', '.join(teachers)})"

@@ -11,6 +11,7 @@ from vislang.models.dual import DualEncoder
 from vislang.train import checkpoint as ckpt
 from vislang.train.ema import Ema, Teacher
 from vislang.train.setup import Place
+from vislang.train.shard import is_sharded
 
 
 @dataclass
@@ -61,7 +62,9 @@ class State:
             rows = gather(value[None].to(self.place.device)).cpu()
             random |= {f"{name}.{rank}": row.contiguous() for rank, row in enumerate(rows)}
         path = self.folder / "checkpoints" / f"{step:09d}"
-        if self.place.group.first:
+        first = self.place.group.first
+        tensors = {}
+        if first or is_sharded(self.model):  # all processes put a split model together
             tensors = {
                 "model": ckpt.tensors_of(self.model),
                 "objective": ckpt.tensors_of(self.objective),
@@ -72,6 +75,7 @@ class State:
                 tensors["ema"] = ckpt.tensors_of(self.ema.model)
             if self.teacher:
                 tensors["teacher"] = ckpt.tensors_of(self.teacher.model)
+        if first:
             epoch, at = divmod(step, steps_per_epoch)
             state = {"epoch": epoch, "position": at, "processes": self.place.group.world}
             ckpt.save_checkpoint(self.folder, step, tensors, state)

@@ -34,6 +34,7 @@ from vislang.devices import (
     sum_over_processes,
 )
 from vislang.train.rows import TEACHER, Autocast, embed_rows, is_embedded
+from vislang.train.shard import is_sharded
 
 Watch = Callable[[Mapping[str, Tensor]], None]
 
@@ -70,8 +71,11 @@ def backward(
     inputs = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
     rows = len(next(iter(inputs.values())))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    counts = row_counts(rows, device)
+    # The same number of passes everywhere, as a split tower is put together by all (shard.py).
+    passes = -(-max(counts) // chunk) if chunk else 1
 
-    if not chunk or rows <= chunk:
+    if passes == 1:
         own = embed_rows(model, inputs, (*needs, *apart), autocast, teacher)
         if processes().world == 1:
             if watch:
@@ -83,14 +87,14 @@ def backward(
             return loss.detach()
         rest = _PerSample(objective, [own] if apart else [])
         shared = {key: own[key] for key in needs}
-        loss, gradients = _objective_gradients(objective, shared, objective_seed, device, watch)
+        loss, gradients = _objective_gradients(objective, shared, counts, objective_seed, watch)
         with rest:
             rest.push(own, gradients)
         return rest.add_to(loss)
 
     parts, states, counted = [], [], []
     with torch.no_grad(), _frozen_statistics(model):
-        for piece in _pieces(inputs, rows, chunk):
+        for piece in _pieces(model, inputs, chunk, passes):
             states.append(random_state(device))
             parts.append(embed_rows(model, piece, needs, autocast, teacher))
             if apart:
@@ -98,11 +102,11 @@ def backward(
     own = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     del parts
     rest = _PerSample(objective, counted)
-    loss, gradients = _objective_gradients(objective, own, objective_seed, device, watch)
+    loss, gradients = _objective_gradients(objective, own, counts, objective_seed, watch)
     after = random_state(device)
     student = tuple(key for key in gradients if not key.endswith(TEACHER))
     with rest:
-        for i, piece in enumerate(_pieces(inputs, rows, chunk)):
+        for i, piece in enumerate(_pieces(model, inputs, chunk, passes)):
             set_random_state(states[i], device)
             again = embed_rows(model, piece, (*student, *apart), autocast)
             rest.push(again, {key: gradients[key][i * chunk : (i + 1) * chunk] for key in student})
@@ -113,13 +117,12 @@ def backward(
 def _objective_gradients(
     objective: nn.Module,
     own: Mapping[str, Tensor],
+    counts: list[int],
     seed: int | None,
-    device: torch.device,
     watch: Watch | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of the global batch and dL/de for this process's rows of every embedded key."""
-    rank = processes().rank
-    counts = row_counts(len(next(iter(own.values()))), device)
+    rank, device = processes().rank, next(iter(own.values())).device
     start, end = sum(counts[:rank]), sum(counts[: rank + 1])
     whole = {key: gather(value.detach(), counts) for key, value in own.items()}
     if watch:
@@ -194,9 +197,15 @@ class _PerSample:
         return loss + rest
 
 
-def _pieces(inputs: Mapping[str, Tensor], rows: int, chunk: int) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, rows, chunk):
-        yield {key: value[start : start + chunk] for key, value in inputs.items()}
+def _pieces(
+    model: nn.Module, inputs: Mapping[str, Tensor], chunk: int, passes: int
+) -> Iterator[dict[str, Tensor]]:
+    """The rows in chunks.  A process with few rows stops early, unless all must run as often."""
+    for start in range(0, chunk * passes, chunk):
+        piece = {key: value[start : start + chunk] for key, value in inputs.items()}
+        if start and not len(next(iter(piece.values()))) and not is_sharded(model):
+            return
+        yield piece
 
 
 @contextlib.contextmanager
