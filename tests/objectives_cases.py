@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict] = {
     "simsiam": {"projector": [9, 7], "predictor": 5},
     "byol": {"projector": [9, 5], "predictor": 8, "steps": 10},
     "nnclr": {"projector": [9, 5], "predictor": 8, "queue": 10},
+    "disentangle": {"classes": 2, "domains": 2, "orthogonal": True},
     "swav": {"projector": [9, 5], "prototypes": 7, "queue": 10, "crops": 1},
 }
 

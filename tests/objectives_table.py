@@ -38,6 +38,7 @@ GOLDEN = {
     "nnclr": ("test_nnclr",),
     "swav": ("test_swav", "test_sinkhorn"),
     "declip": ("test_declip_step",),
+    "disentangle": ("test_disentangle",),
     "slip": ("test_slip_step", "test_language_guided_slip_step"),
 }
 HEAD = """# Objectives

@@ -42,6 +42,7 @@ START = {
     "byol": (4.0, {"projector": []}),
     "nnclr": (LN(MANY), {"projector": []}),
     "swav": (LN(7), {"projector": []}),
+    "disentangle": (1.0, {}),  # parts start at 0
 }
 
 

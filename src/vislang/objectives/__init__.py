@@ -51,4 +51,5 @@ OBJECTIVES = {
     "byol": "vislang.objectives.byol:BYOL",
     "nnclr": "vislang.objectives.nnclr:NNCLR",
     "swav": "vislang.objectives.swav:SwAV",
+    "disentangle": "vislang.objectives.disentangle:Disentangle",
 }
