@@ -20,6 +20,8 @@ from vislang.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden" / "domains.json"
 ALL = {d.name: d for d in open_domains(["described", "cifar", "imagenet_c"])}
+# Their places are drawn anew at each severity, or the constants are not meant to rise.
+UNORDERED = {"saturate", "elastic", "glass_blur", "snow", "frost", "fog"}
 TINY = [*DOMAINS.values(), *(ALL[f"cifar/{name}/4"] for name in CIFAR)]
 
 
@@ -80,13 +82,7 @@ def test_severity_increases_the_change(family, picture):
             for s in (1, 2, 3, 4, 5)
             for d in open_domains([f"{which}/{name}/{s}"])[1:]
         ]
-        if name not in (
-            "saturate",
-            "elastic",
-            "glass_blur",
-            "snow",
-            "frost",
-        ):  # no order in the paper
+        if name not in UNORDERED:
             assert far[4] > far[0], (name, far)
         assert min(far) > 0, (name, far)
 

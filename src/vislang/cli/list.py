@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "objectives": ("vislang.objectives", "OBJECTIVES"),
     "sources": ("vislang.data.sources", "SOURCES"),
     "augments": ("vislang.data", "AUGMENTS"),
+    "domains": ("vislang.data.domains.table", "DOMAINS"),
     "evaluations": ("vislang.evaluate", "EVALUATIONS"),
 }
 
@@ -61,6 +62,10 @@ def list_parts(argv: Sequence[str] = ()) -> int:
 
 def lines(kind: str) -> list[tuple[str, str]]:
     """(name, first line of its docstring) of every entry of a kind."""
+    if kind == "domains":  # records that say themselves what they are; they import nothing heavy
+        from vislang.data.domains.names import domain_lines
+
+        return domain_lines()
     table = registry(*KINDS[kind])
     return [(name, one_line(table, name)) for name in table]
 

@@ -71,6 +71,15 @@ def own_domain(
     return Domain(name or operation.partition(":")[2], operation, made, random=random)
 
 
+def domain_lines() -> list[tuple[str, str]]:
+    """(name, what it does) of every domain, for `vislang list domains`."""
+    found = [(name, domain.says) for name, domain in DOMAINS.items()]
+    for family, (table, _) in FAMILIES.items():
+        found += [(f"{family}/{name}", f"{row.says[:-1]}, severity 1 to 5.")
+                  for name, row in table.items()]  # fmt: skip
+    return found
+
+
 def _named(name: str, sentences: Mapping[str, Sequence[str]], trusted: bool) -> list[Domain]:
     if name == "described":
         return list(DOMAINS.values())

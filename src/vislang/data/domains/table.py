@@ -69,7 +69,7 @@ _ALL = (
            {"least": 10, "most": 20}, random=True,
            says="Turned by 10 to 20 degrees either way, corners black."),
     Domain("upside_down", f"{_HERE}.geometry:upside_down", ("an upside-down photo of a {}",),
-           says="Half a turn."),
+           says="Half a turn (180 degrees)."),
 )  # fmt: skip
 
 DOMAINS: dict[str, Domain] = {domain.name: domain for domain in _ALL}
