@@ -31,6 +31,9 @@ RECIPES: dict[str, str] = {
     "dino": "vislang.recipes.dino:dino",
     "vicreg": "vislang.recipes.vicreg:vicreg",
     "barlow": "vislang.recipes.barlow:barlow",
+    "lgsimclr": "vislang.recipes.language_guided:lgsimclr",
+    "lgsimsiam": "vislang.recipes.language_guided:lgsimsiam",
+    "lgslip": "vislang.recipes.language_guided:lgslip",
     "demo": "vislang.recipes.demo:demo",
 }
 

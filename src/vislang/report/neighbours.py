@@ -52,12 +52,14 @@ def _summary(pairs: PairTable) -> Html:
     rows: list[tuple[str, Any]] = []
     for part in ("source", "counts", "dropped"):
         for key, value in about.get(part, {}).items():
+            if part == "counts" and key == "samples":
+                key = "samples with an embedding"
             shown = f"{value:,}" if isinstance(value, int) else plain_text(value)
             rows.append((f"{'left out: ' if part == 'dropped' else ''}{key}", foreign(shown, 200)))
     given = about.get("settings", {})
-    rows += [(key, foreign(plain_text(v), 200)) for key, v in given.items() if key != "rules"]
     rules: Mapping[str, Any] = given.get("rules") or {}
-    rows += [(key, foreign(plain_text(v), 200)) for key, v in rules.items() if v]
+    given = {k: v for k, v in given.items() if k not in ("rules", "source")} | dict(rules)
+    rows += [(k, foreign(plain_text(v), 200)) for k, v in given.items() if v and v != -1]
     return facts(rows)
 
 
@@ -87,30 +89,33 @@ def _bands(source: Source, pairs: PairTable, shown: int, seed: int) -> Html:
         rows = np.sort(rng.choice(len(band), count, replace=False))
         low, high = pairs.similarity[band[0]], pairs.similarity[band[-1]]
         title = f"Quarter {number + 1}: similarity {low:.3f} to {high:.3f}"
-        cards = [_card(source, pairs, int(row)) for row in band[rows]]
-        parts += [tag("h3", title), tag("div", cards, class_="examples")]
+        shown_rows = [_row(source, pairs, int(row)) for row in band[rows]]
+        columns = ["similarity", "sample", "its captions", "neighbour", "its captions"]
+        parts += [tag("h3", title), table(columns, shown_rows, "Random pairs of this quarter")]
     return join(parts)
 
 
-def _card(source: Source, pairs: PairTable, row: int) -> Html:
+def _row(source: Source, pairs: PairTable, row: int) -> list[Any]:
     similarity, rank = float(pairs.similarity[row]), int(pairs.rank[row]) + 1
-    sides = [_side(source, int(column[row])) for column in (pairs.source, pairs.target)]
-    head = f"similarity {similarity:.3f}" + (f", neighbour {rank}" if rank > 1 else "")
-    return tag("article", tag("p", tag("strong", head)), sides, class_="example")
+    head = f"{similarity:.3f}" + (f" (nearest but {rank - 1})" if rank > 1 else "")
+    cells: list[Any] = [tag("strong", head)]
+    for column in (pairs.source, pairs.target):
+        cells += _side(source, int(column[row]))
+    return cells
 
 
-def _side(source: Source, index: int) -> Html:
-    """A sample's picture with its captions; what ails it, where it has none."""
+def _side(source: Source, index: int) -> list[Html]:
+    """A sample's picture and its captions; what ails it, where it has none."""
     try:
         sample = source[index]
     except Exception as error:  # the page is made all the same
-        return tag("p", foreign(clip(str(error), 200)), class_="missing")
+        return [tag("span", foreign(clip(str(error), 200)), class_="missing"), Html("")]
     pictures = Pictures({}, [])
     image = _picture(sample)
     if image is not None:
         pictures.images[sample.id] = image
     texts = [tag("p", foreign(text, 300)) for text in _first(sample.texts, 2)]
-    return tag("div", pictures.show(sample.id, "example"), texts, class_="query")
+    return [pictures.show(sample.id, "example"), join(texts)]
 
 
 def _picture(sample: Sample):
