@@ -74,6 +74,8 @@ def test_the_towers_of_the_full_size_can_be_built(name):
     config = find_config(name).model
     if config.text.name == "sentence_transformers":  # its architecture lies beside its weights
         config = dataclasses.replace(config, text=TowerConfig("none"))
+    if config.text == config.image:  # a model of open_clip: one of its sides speaks for both
+        config = dataclasses.replace(config, text=TowerConfig("none"))
     real = "open_clip" in (config.image.name, config.text.name)  # it reads numbers as it builds
     with torch.device("cpu" if real else "meta"):
         model = build_model(config, weights=False)
@@ -99,15 +101,6 @@ def test_the_tiny_twin_keeps_what_makes_the_recipe(name):
     assert bool(twin.optim.image_until) == bool(config.optim.image_until)
 
 
-def test_the_tiny_twin_of_protoclip_goes_through_all_phases(tmp_path):
-    from vislang.train import train
-    from vislang.train.log import read_log
-
-    train(tiny(find_config("protoclip")), tmp_path)
-    episodes = [line for line in read_log(tmp_path) if line["kind"] == "episode"]
-    assert [line["phase"] for line in episodes] == ["clip", "prototypes", "prototypes", "lit"]
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_tiny_twin_trains_is_judged_and_goes_on_where_it_stopped(name, tmp_path):
     from vislang.evaluate import judge_from_config
@@ -124,13 +117,13 @@ def test_the_tiny_twin_trains_is_judged_and_goes_on_where_it_stopped(name, tmp_p
     judged = {line["evaluation"] for line in lines if line["kind"] == "eval"}
     assert judged == set(config.run.evaluations)
 
-    half = dataclasses.replace(config.run, keep=0)
-    again = dataclasses.replace(config, run=half)
-    first = train(again, tmp_path / "again")
-    for later in sorted((tmp_path / "again" / "checkpoints").iterdir())[1:]:
-        (later / "done.json").unlink()  # as if killed while writing it
-    assert train(again, tmp_path / "again") == first
-    assert (first / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
+    whole = {path.name: path.read_bytes() for path in last.glob("*.safetensors")}
+    (last / "done.json").unlink()  # as if killed while writing it
+    assert train(config, tmp_path / "run") == last
+    assert {path.name: path.read_bytes() for path in last.glob("*.safetensors")} == whole
+    if name == "protoclip":
+        phases = [line["phase"] for line in lines if line["kind"] == "episode"]
+        assert phases == ["clip", "prototypes", "prototypes", "lit"]
 
 
 # -- distillation -------------------------------------------------------------------------------
@@ -192,8 +185,8 @@ def test_a_teacher_that_is_no_side_is_refused():
 # -- images alone -------------------------------------------------------------------------------
 
 
-def test_recipes_for_images_alone_are_those():
-    assert ALONE == ["simclr", "simsiam", "byol", "nnclr", "swav", "dino", "vicreg", "barlow"]
+def test_recipes_for_images_alone_have_no_text_side():
+    assert {"simclr", "simsiam", "byol", "nnclr", "swav", "dino", "vicreg", "barlow"} <= set(ALONE)
 
 
 def test_a_model_without_texts_is_saved_loaded_and_evaluated(tmp_path, capsys):
