@@ -36,6 +36,7 @@ class Log:
         not_finite: name -> first step at which it was NaN or infinite.
         evaluations: evaluation -> metric -> {step: Value}.
         rejected: reason -> Reason.
+        episodes: lines about episodes, in order.
         flags: (step, text) of warnings that training wrote while it ran (collapse, for example).
         start: the last "start" line.
         sessions: [first, last] Unix time of each start, in order.
@@ -50,6 +51,7 @@ class Log:
     not_finite: dict[str, int] = field(default_factory=dict)
     evaluations: dict[str, dict[str, dict[int, Value]]] = field(default_factory=dict)
     rejected: dict[str, Reason] = field(default_factory=dict)
+    episodes: list[Mapping[str, Any]] = field(default_factory=list)
     flags: list[tuple[int, str]] = field(default_factory=list)
     start: Mapping[str, Any] = field(default_factory=dict)
     sessions: list[list[float]] = field(default_factory=list)
@@ -138,6 +140,8 @@ def _take(log: Log, line: Mapping[str, Any]) -> None:
         metrics = log.evaluations.setdefault(str(line.get("evaluation", "evaluation")), {})
         for name, value in read_values(line.get("values")).items():
             metrics.setdefault(name, {})[step] = value
+    elif kind == "episode":
+        log.episodes.append(line)
     elif kind == "rejected":
         reason = log.rejected.setdefault(str(line.get("reason") or "no reason given"), Reason())
         id_ = str(line.get("id", ""))

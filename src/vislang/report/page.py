@@ -18,6 +18,7 @@ from vislang.files import write_whole
 from vislang.report.collect import Run, read_runs
 from vislang.report.compare import comparison
 from vislang.report.curves import learning
+from vislang.report.episodes import episodes
 from vislang.report.evaluation import evaluation, in_order, title_of
 from vislang.report.markup import Html, clip, comma, foreign, join, tag, visible
 from vislang.report.pictures import Finder
@@ -86,10 +87,12 @@ def _sections(run: Run, finder: Finder, prefix: str) -> list[Section]:
             Section(f"{prefix}summary", "Summary", summary(run)),
             Section(f"{prefix}evaluations", "Evaluations", join([jumps, scored])),
         ]
+    clustered = episodes(run, finder)
     return [
         Section(f"{prefix}summary", "Summary", summary(run)),
         Section(f"{prefix}trained", "What was trained", trained(run)),
         Section(f"{prefix}curves", "Learning curves", learning(run)),
+        *([Section(f"{prefix}episodes", "Episodes", clustered)] if clustered else []),
         Section(f"{prefix}evaluations", "Evaluations", join([jumps, scored])),
         Section(f"{prefix}rejected", "Rejected samples", rejections(run)),
         Section(f"{prefix}repeat", "Provenance and repeating", repeat(run)),
