@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "train": "vislang.cli.train:train",
     "embed": "vislang.cli.embed:embed",
     "curate neighbours": "vislang.cli.curate.neighbours:neighbours",
+    "curate dictionary": "vislang.cli.curate.dictionary:dictionary",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "probe": "vislang.cli.probe:probe",
     "domains show": "vislang.cli.domains:show",

@@ -67,6 +67,11 @@ class RedCaps:
             raise BadSample(id_, bad.reason, origin) from bad
         return Sample(id_, place, texts, (), origin)
 
+    def file_of(self, index: int) -> str:
+        """The image file of a sample, relative to the root and its split; '' without one."""
+        image = int(self._rows[index][0])
+        return str(self.tree.names[image]) if image >= 0 else ""
+
     def _captions(self, row: int) -> tuple[str, ...]:
         raw = read_bytes(self.tree.place(row), _MOST_JSON_BYTES)
         try:
