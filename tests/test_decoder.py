@@ -258,4 +258,38 @@ def test_null_stands_for_no_side():
 
 def test_the_ids_alone_are_those_of_the_caption(rows):
     model = made()
-    torch.testing.assert_close(model.caption_ids(rows["text"]), model.caption(**rows)["caption_ids"])
+    torch.testing.assert_close(
+        model.caption_ids(rows["text"]), model.caption(**rows)["caption_ids"]
+    )
+
+
+def test_written_ids_become_text_again():
+    from vislang.models.tokenizers import build_tokenizer
+
+    texts = ["a photo of a café !", "the 3 dogs' bones", "naïve 犬", ""]
+    for spec in ("bytes", "clip"):
+        tokenizer = build_tokenizer(spec, 40)
+        rows = tokenizer(texts).tolist()
+        again = tokenizer.decode(rows)
+        assert tokenizer(again).tolist() == rows
+        if spec == "bytes":
+            assert again == texts
+    assert build_tokenizer("bytes", 9).decode([[257, 196, 98]]) == ["\ufffda"]
+
+
+def test_a_vocabulary_of_a_file_is_spelt_out(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from vislang.models.tokenizers import build_tokenizer
+
+    words = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "a": 4, "boat": 5}
+    made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    frame = [("[CLS]", 1), ("[SEP]", 2)]
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=frame)
+    made.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = build_tokenizer(f"file:{tmp_path / 'tokenizer.json'}", 8)
+    assert tokenizer.decode(tokenizer(["a boat", "boat"]).tolist()) == ["a boat", "boat"]
+    decoder = Decoder(4, tokenizer, DecoderOptions(**SMALL))
+    assert (decoder.start, decoder.end) == (1, 2)

@@ -56,6 +56,20 @@ class ClipTokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         return pad_rows([self._row(text) for text in texts], self.context, self.pad)
 
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Lists of ids -> texts in lower case, a blank between words.
+
+        Padding is left out where it follows the end token; elsewhere its id is that of "!".
+        """
+        pieces, letters = spellings()
+        texts = []
+        for row in rows:
+            kept = row[: row.index(self.end)] if self.end in row else row
+            text = "".join(pieces[i] for i in kept if i < self.start)
+            spelt = b"".join(letters[c] for c in text.replace("</w>", " "))
+            texts.append(spelt.decode("utf-8", errors="replace").strip())
+        return texts
+
     def _row(self, text: str) -> list[int]:
         found = tables()
         row = [self.start]
@@ -107,6 +121,14 @@ def tables() -> Tables:
     words = {START: (ids[START],), END: (ids[END],)}
     pattern = regex.compile(PATTERN, regex.IGNORECASE)
     return Tables(tuple(letters[byte] for byte in range(256)), ids, ranks, pattern, words)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def spellings() -> tuple[list[str], dict[str, bytes]]:
+    """The piece of each id, and the byte that each letter of a piece stands for."""
+    found = tables()
+    letters = {letter: bytes([byte]) for byte, letter in enumerate(found.letters)}
+    return list(found.ids), letters | {" ": b" "}
 
 
 def _encode(word: str, found: Tables) -> tuple[int, ...]:

@@ -90,6 +90,11 @@ class FileTokenizer:
         """Its file."""
         return {"tokenizer.json": self.source.encode()}
 
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Lists of ids -> texts, without special tokens."""
+        kept = [[i for i in row if i >= 0 and i != self.pad] for row in rows]
+        return self.tokenizer.decode_batch(kept, skip_special_tokens=True)
+
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 [n, context]."""
         texts = [texts] if isinstance(texts, str) else list(texts)

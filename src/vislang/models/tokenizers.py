@@ -7,6 +7,7 @@ A tokenizer is picklable and small to pickle (loader workers get a copy), and ha
     vocab: int      ids are 0 .. vocab - 1
     portable: str   the spec that builds it again elsewhere; "{here}/name" stands for a file
     files()         name -> bytes of the files that `portable` names
+    decode(rows)    lists of ids -> their texts, without start, end and padding
 
 A text that is too long is cut so that its end token stays.
 """
@@ -84,6 +85,15 @@ class ByteTokenizer:
     def files(self) -> dict[str, bytes]:
         """It has none."""
         return {}
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Lists of ids -> texts; bytes that are no UTF-8 become the replacement character.
+
+        >>> ByteTokenizer(8).decode(ByteTokenizer(8)(["ab", "é"]).tolist())
+        ['ab', 'é']
+        """
+        texts = (bytes(i - 1 for i in row if self.pad < i < self.start) for row in rows)
+        return [text.decode("utf-8", errors="replace") for text in texts]
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 [n, context]."""
