@@ -56,6 +56,11 @@ def test_every_pair_is_where_it_should_be(tmp_path, rows):
         np.testing.assert_array_equal(found[1], rows[d, 1])
         for first, block in found.blocks(3):
             np.testing.assert_array_equal(block, rows[d, first : first + len(block)])
+    seen = np.zeros((T, N, D), np.float32)
+    for domain, first, block in store.stream(3):
+        assert len(block) <= 3 and not seen[domain, first : first + len(block)].any()
+        seen[domain, first : first + len(block)] = block
+    np.testing.assert_array_equal(seen, rows)
     draw = np.random.default_rng(2)
     image, domain = draw.integers(0, N, 50), draw.integers(0, T, 50)
     np.testing.assert_array_equal(store.take(image, domain), rows[domain, image])

@@ -14,7 +14,7 @@ N: images, n: those of a part, T: domains, D: width, C: classes, m: distinct pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +41,14 @@ class Missing(NamedTuple):
     image: int
     domain: str
     reason: str
+
+
+class Block(NamedTuple):
+    """Rows of one domain: its position, that of the first image, and the rows [n, D]."""
+
+    domain: int
+    image: int
+    rows: np.ndarray
 
 
 class DomainStore:
@@ -118,6 +126,15 @@ class DomainStore:
                     f"indices must be in 0..{most - 1}, got {values.min()}..{values.max()}"
                 )
         return self._rows[self.row_numbers(image, domain)]
+
+    def stream(self, size: int = 4096) -> Iterator[Block]:
+        """Every row once, in the order on disk, in blocks of at most `size` rows."""
+        for number, first in enumerate(self._starts[:-1].tolist()):
+            count = int(self._counts[number])
+            part = self._rows.part(number).reshape(len(self.domains), count, self.width)
+            for domain in range(len(self.domains)):
+                for at in range(0, count, size):
+                    yield Block(domain, first + at, part[domain, at : at + size])
 
     def row_numbers(self, image: np.ndarray, domain: np.ndarray | int) -> np.ndarray:
         """Where pairs lie among the rows of `images`."""

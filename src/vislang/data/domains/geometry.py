@@ -75,16 +75,24 @@ def tilt_by(pixels: UInt8[np.ndarray, "H W 3"], angle: float) -> UInt8[np.ndarra
     from_x = np.rint((b * y - a * shift_x - b * shift_y) * _SCALE).astype(np.int32) + half
     from_y = np.rint((d * y - c * shift_x - d * shift_y) * _SCALE).astype(np.int32) + half
     shift = (_SCALE // _STEPS).bit_length() - 1
-    return _sample(pixels, (from_x[:, None] + at_x) >> shift, (from_y[:, None] + at_y) >> shift)
+    where_x, where_y = from_x[:, None] + at_x, from_y[:, None] + at_y
+    where_x >>= shift
+    where_y >>= shift
+    return _sample(pixels, where_x, where_y)
 
 
 def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Pixels at positions in 1/32 pixel, bilinear; black outside."""
+    """Pixels at positions in 1/32 pixel, bilinear; black outside. Spoils x and y."""
     bits = _STEPS.bit_length() - 1
     whole = np.empty((*x.shape, 2), np.int16)
     np.right_shift(x, bits, out=whole[..., 0], casting="unsafe")
     np.right_shift(y, bits, out=whole[..., 1], casting="unsafe")
-    rest = ((y & (_STEPS - 1)) * _STEPS + (x & (_STEPS - 1))).astype(np.uint16)
+    # In place: this is most of the time of a tilt.
+    x &= _STEPS - 1
+    y &= _STEPS - 1
+    y <<= bits
+    y |= x
+    rest = y.astype(np.uint16)
     return cv2.remap(pixels, whole, rest, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
