@@ -7,6 +7,7 @@ HEADS = {
     "none": "vislang.models.heads:none_head",
     "linear": "vislang.models.heads:linear_head",
     "mlp": "vislang.models.heads:mlp_head",
+    "adapter": "vislang.models.adapter_head:adapter_head",
 }
 
 DECODERS = {
