@@ -56,6 +56,12 @@ def test_episodes_and_seeds_differ_and_repeat(replace):
     assert drawn(1, 3) == drawn(1, 3)
 
 
+def test_parts_are_drawn_independently():
+    first, second = (draw(0, 2, 100, 20, part=part) for part in (0, 1))
+    assert len(set(first.tolist()) & set(second.tolist())) < 12
+    assert not np.array_equal(draw(0, 2, 50, 9, True, 0), draw(0, 2, 50, 9, True, 1))
+
+
 GOLDEN = {False: [11, 5, 3, 1, 8, 19], True: [14, 13, 19, 4, 18, 16]}
 GOLDEN_MIXTURE = [6, 3, 5, 8, 7, 14, 15, 4]
 
@@ -180,7 +186,7 @@ def test_counts_are_within_one_of_the_exact_shares(weights, size):
 
 
 def test_counts_go_by_the_largest_remainder():
-    assert counts([50, 30, 20], 7) == [4, 2, 1]  # 3.5, 2.1, 1.4
+    assert counts([20, 30, 50], 7) == [1, 2, 4]  # 1.4, 2.1, 3.5
     assert counts([1, 1], 3) == [2, 1]  # equal: the earlier
 
 

@@ -7,6 +7,8 @@ from torch import nn
 from towers_cases import CASES, CLIP, Case
 from vislang.errors import UserError
 from vislang.models.towers.sizes import check_image_size, resize_positions
+from vislang.models.towers.wrapped import WrappedImage
+from vislang.preprocess import Preprocess
 
 pytestmark = pytest.mark.xdist_group("libraries")
 
@@ -143,6 +145,14 @@ def test_a_size_that_a_tower_cannot_take_is_refused_at_once(case, size, said):
     with pytest.raises(Exception, match=r"."), torch.no_grad():
         tower(images(*size))  # it is true
     check_image_size(tower, tower.preprocess.size)
+
+
+def test_a_tower_whose_width_goes_with_the_size_is_refused():
+    """A net without pooling runs at any size, but its rows then fit no head."""
+    net = nn.Sequential(nn.Conv2d(3, 2, 8, 8), nn.Flatten())
+    tower = WrappedImage(net, 8, Preprocess((16, 16)), {})
+    with pytest.raises(UserError, match=r"tower WrappedImage takes images of 16 x 16 .*\[1, 18\]"):
+        check_image_size(tower, (24, 24))
 
 
 def test_asking_changes_nothing(monkeypatch):

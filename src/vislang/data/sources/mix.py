@@ -62,7 +62,7 @@ class Mixture:
         given = [part.gives for part in self.parts]
         label = frozenset({"label"}) & frozenset().union(*given)
         self.gives = frozenset.intersection(*given) | label
-        self.partly_labelled = any("label" not in part for part in given) and bool(label)
+        self.partly_labelled = any("label" not in part for part in given)
         self.name = path or "-".join(["mix", *self._names])[:80].rstrip("-._")
         self._same_classes = same_classes
 
