@@ -77,8 +77,8 @@ def true_class(
         x, mine = unit64(rows[part]), label[part]
         own = np.einsum("nd,nd->n", x, weight[mine])
         found.own[part] = own
-        with np.errstate(invalid="ignore", divide="ignore"):  # a single class has no others
-            found.others[part] = (x @ total - own) / (len(weight) - 1)
+        others = len(weight) - 1
+        found.others[part] = (x @ total - own) / others if others else np.nan
         if want_rank:
             scores = x.astype(np.float32) @ weight32
             ahead = _ahead(scores, own, mine, x, weight, guard)
