@@ -20,6 +20,8 @@ def evaluate(
     train_options: dict[str, Any] | None = None,
     suite: tuple[str, ...] = (),
     suite_options: dict[str, Any] | None = None,
+    dataset: tuple[str, ...] = (),
+    data_root: Path = Path("data"),
     out: Path | None = None,
     batch_size: int = 64,
     workers: int = 2,
@@ -42,6 +44,10 @@ def evaluate(
         suite: evaluations, as in zeroshot,retrieval (`vislang list evaluations`); by default all
             that the source has captions or labels for.
         suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
+        dataset: instead of a source, data sets of the catalogue: all (the fifteen of
+            language-guided pre-training), names such as cifar10,dtd, or a YAML file of your own;
+            probe and few-shot unless a suite is given. What is missing is said, with how to get it.
+        data_root: folder below which these data sets lie.
         out: folder for scores and stores; by default the run folder.
         batch_size: samples a forward pass.
         workers: loader processes; 0 loads in this process.
@@ -55,6 +61,10 @@ def evaluate(
     out = out or run
     if out is None:
         raise UserError(f"{model} is no run folder, so it needs a place for its scores: --out DIR.")
+    how = {"batch_size": batch_size, "device": device, "precision": precision, "workers": workers}
+    if dataset:
+        _evaluate_catalogue(model, dataset, data_root, out, suite, suite_options, how)
+        return
     if not source:
         if run is None:
             raise UserError(f"{model} is no run folder, so it needs samples: --source SOURCE.")
@@ -74,12 +84,32 @@ def evaluate(
         model, source, names, out, step=step_of(model), options=suite_options,
         source_options=source_options,
         train_source=train_source or None, train_options=train_options,
-        batch_size=batch_size, device=device, precision=precision, workers=workers,
+        **how,
     )  # fmt: skip
     print(table(scores))
     print(f"Scores: {out / 'scores' / f'{step_of(model):09d}'}")
     if run is not None:
         print(f"Next: vislang report {run}")
+
+
+def _evaluate_catalogue(
+    model: str,
+    names: tuple[str, ...],
+    root: Path,
+    out: Path,
+    suite: tuple[str, ...],
+    options: dict[str, Any] | None,
+    how: dict[str, Any],
+) -> None:
+    from vislang.evaluate.catalogue import SUITE, evaluate_datasets
+
+    found = evaluate_datasets(
+        model, names, root, out, suite=suite or SUITE, options=options, step=step_of(model), **how
+    )
+    print(table([found]))
+    for name, why in found.tables.get("missing", {}).get("rows", ()):
+        print(f"missing: {name}: {why}")
+    print(f"Scores: {out / 'scores' / f'{step_of(model):09d}' / 'datasets.json'}")
 
 
 def run_folder(model: str) -> Path | None:

@@ -85,7 +85,7 @@ class FewShot:
         apart = embeddings.train is not None
         train = embeddings.train.labelled() if embeddings.train is not None else test
         features = {"train": train.space(self.space), "test": test.space(self.space)}
-        values, rows, notes = {}, [], list(embeddings.notes)
+        values, rows, notes, each_episode = {}, [], list(embeddings.notes), {}
         for shot in self.shots:
             episodes = draw_episodes(
                 train.label, test.label if apart else None, self.way, shot, self.queries,
@@ -95,7 +95,13 @@ class FewShot:
                 features["train"], features["test"], episodes,
                 self.centre, self.normalise, self.average,
             )  # fmt: skip
-            values[f"accuracy_{self.way}_way_{shot}_shot"] = normal_mean(each)
+            name = f"accuracy_{self.way}_way_{shot}_shot"
+            values[name] = normal_mean(each)
+            # Equal seeds give two models the same episodes, which makes a paired test sharper.
+            each_episode[name] = {
+                "ids": [f"episode {i}" for i in range(len(each))],
+                "values": each.round(6).tolist(),
+            }
             deviation = float(each.std(ddof=1)) if len(each) > 1 else None
             rows.append([self.way, shot, self.queries, len(each), float(each.mean()), deviation,
                          episodes.classes])  # fmt: skip
@@ -106,7 +112,9 @@ class FewShot:
         how = "the training source" if apart else "other samples of the source itself"
         notes.append(f"Support samples come from {how}.")
         tables = {"episodes": {"columns": columns, "rows": rows}}
-        return Scores(self.name, len(test.label), values, tables=tables, notes=notes)
+        return Scores(
+            self.name, len(test.label), values, tables=tables, notes=notes, per_sample=each_episode
+        )
 
     def settings(self) -> dict[str, Any]:
         """All options."""

@@ -5,7 +5,7 @@ n: training samples, K: classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from vislang.errors import UserError
 from vislang.evaluate.classified import score_classes
 from vislang.evaluate.requests import Embeddings, Requests, need
 from vislang.evaluate.scores import Scores
-from vislang.evaluate.search import as_table, search_cost, stratified_split
+from vislang.evaluate.search import as_table, held_out, search_cost, search_grid
 from vislang.evaluate.softmax import Fit, SoftmaxRegression, unsquared_fit
 from vislang.lookup import nearest
 from vislang.metrics.classify import mean_recall, ranks
@@ -54,6 +54,9 @@ class LinearProbe:
         tolerance: of the gradient's norm, for solver own.
         share: of each class that the search holds out.
         seed: of the split.
+        validation: what is held out: stratified (a share of each class), contiguous (the last
+            share of the rows, as the original does), or id:PREFIX (samples whose id begins so).
+        grid: search this many costs, even in the logarithm, instead of in two stages; 0 does not.
     """
 
     name = "probe"
@@ -70,11 +73,13 @@ class LinearProbe:
         tolerance: float = 1e-6,
         share: float = 0.2,
         seed: int = 93,
+        validation: str = "stratified",
+        grid: int = 0,
     ):
         self._settings = {
             "C": C, "space": space, "scale": scale, "metric": metric, "refit": refit,
             "solver": solver, "penalty": penalty, "tolerance": tolerance, "share": share,
-            "seed": seed,
+            "seed": seed, "validation": validation, "grid": grid,
         }  # fmt: skip
         for name, known in CHOICES.items():
             choose(f"probe: {name}", self._settings[name], known)
@@ -86,7 +91,11 @@ class LinearProbe:
             raise UserError(f"probe: share must be between 0 and 1, got {share}.")
         self.C, self.space, self.scale, self.metric, self.refit = C, space, scale, metric, refit
         self.solver, self.penalty, self.tolerance = solver, penalty, tolerance
-        self.share, self.seed = share, seed
+        if not validation.startswith("id:"):
+            choose("probe: validation", validation, ("stratified", "contiguous", "id:PREFIX"))
+        if grid and grid < 2:
+            raise UserError(f"probe: grid must be 2 costs or more, or 0, got {grid}.")
+        self.share, self.seed, self.validation, self.grid = share, seed, validation, grid
 
     def requests(self, source: Source) -> Requests:
         """Features and labels of both sources."""
@@ -97,7 +106,7 @@ class LinearProbe:
         """Accuracy on the test samples."""
         train, test, how = embeddings.with_train()
         x, label = train.space(self.space), train.label
-        found = self.fit(x, label)
+        found = self.fit(x, label, ids=train.ids)
         scores = np.full((len(test.label), embeddings.class_count), -np.inf)
         scores[:, found.classes] = found.scores(test.space(self.space))
         notes = [*embeddings.notes, f"Trained on: {how}.", *found.notes]
@@ -126,13 +135,15 @@ class LinearProbe:
         x: Float[np.ndarray, "n D"],
         label: Int[np.ndarray, " n"],
         validation: Int[np.ndarray, " m"] | None = None,
+        ids: Sequence[str] = (),
     ) -> Probe:
         """Search C, then fit.
 
         Args:
             x: training features.
             label: classes; gaps are allowed.
-            validation: rows of x to hold out in the search; by default the stratified share.
+            validation: rows of x to hold out in the search; by default as the options say.
+            ids: of the samples, where the options tell validation samples by them.
         """
         classes, y = np.unique(label, return_inverse=True)
         if len(classes) < 2:
@@ -144,7 +155,7 @@ class LinearProbe:
             shift = Shift.of(x, self.scale)
             return self._done(self._solver(shift(x), y)(self.C), self.C, classes, shift, len(x), {})
         if validation is None:
-            _, validation = stratified_split(y, self.share, self.seed)
+            validation = held_out(self.validation, y, ids, self.share, self.seed)
         if not len(validation):
             raise UserError(
                 "probe: no class has two training samples, so none can be held out to choose C."
@@ -162,7 +173,7 @@ class LinearProbe:
             scores[:, seen] = fits[cost].scores(held)
             return self._value(scores, held_label)
 
-        cost, tried = search_cost(validate)
+        cost, tried = search_grid(validate, self.grid) if self.grid else search_cost(validate)
         search, ends = as_table(tried, fits), (min(tried), max(tried))
         notes = [f"The best C, {cost:g}, lies at the end of the range that was searched."]
         notes = notes if cost in ends else []

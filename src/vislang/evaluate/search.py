@@ -7,10 +7,12 @@ meaning: C · Σ cross-entropy + ½ ‖W‖².
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vislang.errors import UserError
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -64,6 +66,43 @@ def search_cost(score: Callable[[float], float]) -> tuple[float, dict[float, flo
         else:
             costs = costs[places[0] : places[2]]
     return max(memory, key=lambda cost: memory[cost]), tried
+
+
+def search_grid(score: Callable[[float], float], count: int) -> tuple[float, dict[float, float]]:
+    """The best of `count` costs spread evenly over the logarithms of 1e-6 to 1e6, lowest first.
+
+    CLIP's range, arXiv:2103.00020, appendix A.3 (96 costs). Of equally good costs the lowest wins,
+    which penalises most.
+    """
+    costs = np.logspace(np.log10(COARSE[0]), np.log10(COARSE[-1]), count).tolist()
+    tried = {cost: score(cost) for cost in costs}
+    return max(tried, key=lambda cost: tried[cost]), tried
+
+
+def held_out(
+    how: str, label: np.ndarray, ids: Sequence[str], share: float, seed: int
+) -> Int[np.ndarray, " m"]:
+    """Rows of the training samples on which a search judges.
+
+    Args:
+        how: stratified (the share of each class, seeded), contiguous (the last share of the rows,
+            as TFDS slices them), or id:PREFIX (samples of a validation split).
+        label: of the training samples.
+        ids: of the training samples; may be empty unless prefixes are asked for.
+        share, seed: see stratified_split.
+    """
+    if how == "stratified":
+        return stratified_split(label, share, seed)[1]
+    if how == "contiguous":
+        return np.arange(int(len(label) * (1 - share) + 1e-9), len(label))
+    prefix = how.removeprefix("id:")
+    rows = np.array([i for i, id_ in enumerate(ids) if id_.startswith(prefix)], np.int64)
+    if not 0 < len(rows) < len(label):
+        raise UserError(
+            f"probe: {len(rows):,} of {len(label):,} training samples have an id that begins with"
+            f" {prefix!r}: some, but not all, must, to choose C on them."
+        )
+    return rows
 
 
 def stratified_split(
