@@ -135,6 +135,24 @@ def test_impossible_views_are_refused_before_the_first_batch(options, message):
     assert str(caught.value).startswith(message)
 
 
+class Paired(Mixed):
+    """The partner of a sample is the one before it."""
+
+    def partner(self, index: int, rng):
+        return self[(index - 1) % 30]
+
+
+def test_plain_views_of_two_samples_are_allowed():
+    """A picture and its neighbour differ without any augment; three views would not."""
+    batch = next(make(Paired(), augment="none", needs=("image", "image_2")).over([10, 11, 12]))
+    assert torch.equal(batch["image"][0], batch["image_2"][1])
+    with pytest.raises(UserError, match=r"The views image, image_3 would be identical"):
+        make(Paired(), augment="none", needs=("image", "image_2", "image_3"))
+    with pytest.raises(UserError, match=r"The views image_2, image_4 would be identical"):
+        make(Paired(), augment="simclr,none,simclr,none", needs=("image_2", "image_4", "image",
+             "image_3"))  # fmt: skip
+
+
 def test_one_plain_view_beside_random_ones_is_allowed():
     batch = next(make(**{**MULTI, "augment": "none,simclr"}).start())
     plain = next(make(needs=("image",), augment="none", tokenizer=None).start())

@@ -1,6 +1,7 @@
 """Mixtures: exact shares of every epoch, labels that do not collide, errors that name the part."""
 
 import copy
+import pickle
 import re
 from functools import lru_cache
 
@@ -218,6 +219,38 @@ def test_a_part_that_would_never_be_seen_is_refused(table):
 def test_what_a_part_lacks_is_said_with_its_name(folder, table):
     with pytest.raises(Exception, match=r"text is needed too\. Of its parts, animals lacks it\."):
         Batches(mix(table, f"folder:{folder}"), 4, needs=("image", "text"), image=SMALL)
+
+
+class Neighbours:
+    """Pairs: the partner of digit i is digit i + 1."""
+
+    name, gives, fingerprint = "neighbours", frozenset({"image", "text", "label"}), "n"
+
+    def __init__(self, path: str = ""):
+        self.digits = open_source("digits:test")
+        self.classes = self.digits.classes
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int):
+        return self.digits[index]
+
+    def partner(self, index: int, rng):
+        return self.digits[index + 1]
+
+
+def test_pairs_are_mixed_with_pairs_alone(monkeypatch, table):
+    monkeypatch.setitem(SOURCES, "neighbours", f"{__name__}:Neighbours")
+    source = pickle.loads(pickle.dumps(mix("neighbours", "neighbours")))
+    batches = Batches(source, 4, needs=("image", "image_2", "label"), image=SMALL, augment="none")
+    batch = next(batches.over([3, 4, 23, 24]))
+    assert torch.equal(batch["image_2"][[0, 2]], batch["image"][[1, 3]])
+    assert batch["label"][2] == 10 + batch["label"][0]
+    assert source.partner(25, np.random.default_rng(0)).id == source[26].id
+    said = message("mix", parts=[table, "neighbours"])
+    assert "'neighbours' is a source of pairs and 'captioned' is not" in said
+    assert not hasattr(mix(table, table), "partner")
 
 
 class Numbered:

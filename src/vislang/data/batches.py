@@ -23,7 +23,7 @@ from vislang.data.decode import Limits
 from vislang.data.episodes import check_episode, visits
 from vislang.data.needs import check_needs, check_sizes, check_views
 from vislang.data.order import rank_part, steps_in_epoch
-from vislang.data.pieces import Batch, Pieces, is_crop, views
+from vislang.data.pieces import Batch, Pieces, is_crop, is_paired, views
 from vislang.data.sample import Source
 from vislang.data.transforms import build_augment
 from vislang.errors import UserError
@@ -117,11 +117,12 @@ class Batches:
             )
         keys = views(needs, "image")
         whole, small = [k for k in keys if not is_crop(k)], [k for k in keys if is_crop(k)]
-        augments = _augments(whole, image, augment, augment_options, "augment")
+        paired = is_paired(source, caption)
+        check_views(whole, _names(augment, whole), "augment", paired)
+        check_views(small, _names(crop_augment, small), "crop_augment", paired)
+        augments = _augments(whole, image, augment, augment_options)
         small_image = _of_size(image, crop_size)
-        augments += _augments(
-            small, small_image, crop_augment, crop_augment_options, "crop_augment"
-        )
+        augments += _augments(small, small_image, crop_augment, crop_augment_options)
         if views(needs, "text") and tokenizer is None:
             raise UserError("Batches with text need a tokenizer: give that of the text tower.")
         self.source, self.batch_size, self.seed = source, batch_size, seed
@@ -241,20 +242,17 @@ def _pinned(batch: Batch) -> Batch:
 
 
 def _augments(
-    keys: list[str],
-    image: Preprocess | None,
-    augment: str,
-    options: Mapping[str, Any] | None,
-    field: str,
+    keys: list[str], image: Preprocess | None, augment: str, options: Mapping[str, Any] | None
 ) -> list[Callable[..., Tensor]]:
-    if not keys:
-        return []
-    if image is None:
+    if keys and image is None:
         raise UserError("Batches with images need the image tower's Preprocess (image=...).")
+    return [build_augment(name, image, options) for name in _names(augment, keys) if image]
+
+
+def _names(augment: str, keys: list[str]) -> list[str]:
+    """The augment of each view; the last one named is also that of further views."""
     names = [name.strip() for name in augment.split(",")]
-    names = [*names, *names[-1:] * (len(keys) - len(names))][: len(keys)]
-    check_views(keys, names, field)
-    return [build_augment(name, image, options) for name in names]
+    return [*names, *names[-1:] * (len(keys) - len(names))][: len(keys)]
 
 
 def _of_size(image: Preprocess | None, side: int) -> Preprocess | None:

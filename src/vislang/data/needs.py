@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vislang.data.pieces import of_partner
 from vislang.data.sample import Source
 from vislang.errors import UserError
 
@@ -85,20 +86,27 @@ def check_sizes(
         )
 
 
-def check_views(keys: Sequence[str], augments: Sequence[str], field: str) -> None:
+def check_views(
+    keys: Sequence[str], augments: Sequence[str], field: str, paired: bool = False
+) -> None:
     """Refuse views that would be the same picture, because nothing random is done to two of them.
 
     Args:
         keys: the views.
         augments: the augment of each.
         field: which field says it, for the message.
+        paired: whether the views with even numbers show another sample.
     """
-    same = [key for key, name in zip(keys, augments) if name == "none"]
-    if len(same) > 1:
+    plain = [key for key, name in zip(keys, augments) if name == "none"]
+    for partner in (False, True):
+        same = [key for key in plain if (paired and of_partner(key)) == partner]
+        if len(same) < 2:
+            continue
         raise UserError(
             f"The views {', '.join(same)} would be identical: {field} is 'none' for them."
             f" Set {field} to a random one ({_random_augments()}), or to one name for each view,"
-            " as in 'none,simclr'."
+            " as in 'none,simclr', or use a source of pairs, whose views with even numbers show a"
+            " neighbour (`vislang curate neighbours`)."
         )
 
 

@@ -50,6 +50,11 @@ def of_partner(key: str) -> bool:
     return number.isdigit() and int(number) % 2 == 0
 
 
+def is_paired(source: Source, caption: str) -> bool:
+    """Whether views with even numbers show a partner; an evaluation looks at samples alone."""
+    return hasattr(source, "partner") and caption != "all"
+
+
 class _Row(NamedTuple):
     index: int
     sample: Sample
@@ -94,8 +99,9 @@ class Pieces:
         self.label_needed = "label" in needs and not getattr(source, "partly_labelled", False)
         self.tokens, self.pixels = True, True
         self.unusable: Mapping[int, str] = {}
-        paired = hasattr(source, "partner") and caption != "all"
-        self.paired = paired and any(map(of_partner, (*self.images, *self.texts)))
+        self.paired = is_paired(source, caption) and any(
+            map(of_partner, (*self.images, *self.texts))
+        )
         self.augments = dict(zip(self.images, augments))
         sides = [augment.min_side for augment in augments]  # type: ignore[attr-defined]
         self.min_side = None if not sides or None in sides else max(sides)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ class Mixture:
     Without weights every sample is visited once. An evaluation reads all samples once.
 
     A sample without a class has label -1 and stays, also for objectives that need labels.
+    Parts are either all sources of pairs, or none is.
 
     Args:
         path: a name for the mixture; empty makes one of the parts' names.
@@ -65,15 +66,31 @@ class Mixture:
         self.partly_labelled = any("label" not in part for part in given)
         self.name = path or "-".join(["mix", *self._names])[:80].rstrip("-._")
         self._same_classes = same_classes
+        if any(_paired(self.parts, self._names)):
+            self.partner = self._partner
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
+        number, place = self._part_of(index)
+        return self._own(number, lambda: self.parts[number][place])
+
+    def _partner(self, index: int, rng: np.random.Generator) -> Sample:
+        """The partner of a sample, where the parts are sources of pairs."""
+        number, place = self._part_of(index)
+        return self._own(number, lambda: self.parts[number].partner(place, rng))  # type: ignore[attr-defined]
+
+    def _part_of(self, index: int) -> tuple[int, int]:
+        """(number of the part, position in it)."""
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return number, index - int(self._starts[number])
+
+    def _own(self, number: int, read: Callable[[], Sample]) -> Sample:
+        """A sample of a part under the mixture's ids and labels."""
         name, labels = self._names[number], self._labels[number]
         try:
-            sample = self.parts[number][index - int(self._starts[number])]
+            sample = read()
         except BadSample as bad:
             raise BadSample(f"{name}/{bad.id}", bad.reason, bad.origin) from bad
         joint = tuple(labels[label] for label in sample.labels)
@@ -123,6 +140,17 @@ def _read(part: Part) -> tuple[str, dict[str, Any], Any]:
     if not isinstance(options, Mapping):
         raise UserError(f"The options of the part {part['source']!r} must be a mapping.")
     return part["source"], dict(options), part.get("weight")
+
+
+def _paired(parts: Sequence[Source], names: Sequence[str]) -> list[bool]:
+    paired = [hasattr(part, "partner") for part in parts]
+    if any(paired) and not all(paired):
+        raise UserError(
+            f"Of the parts of the mixture {names[paired.index(True)]!r} is a source of pairs and"
+            f" {names[paired.index(False)]!r} is not, so the views of a batch would mean two"
+            " things: mix either pairs or plain sources."
+        )
+    return paired
 
 
 def _weights(given: Sequence[Any], sizes: Sequence[int]) -> list[float]:
