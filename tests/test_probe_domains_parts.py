@@ -305,11 +305,12 @@ def test_photos_with_and_without_words():
     photos = Photos(["1", "2", "3"], ["pear", "pear", "tv"], ["", "TV", ""],
                     np.array([[1.0, 0.0], [0.2, 1.0], [0.0, 1.0]]), ["pear", "TV"],
                     np.eye(2))  # fmt: skip
-    values, table, said, matrix = score_photos(photos)
+    values, tables, said = score_photos(photos)
     assert values["photos_accuracy_without_word"].value == 1
     assert values["photos_word_wins"].value == 1
     assert values["photos_margin_with_word"].value < 0 < values["photos_margin_without_word"].value
-    assert len(table["rows"]) == len(matrix["matrix"]) == 3
+    assert [row[5] for row in tables["photos"]["rows"]] == pytest.approx([1, 0.2 / 1.04**0.5, 1])
+    assert tables["photo_cosines"]["columns"] == ["photo", "pear", "TV"]
     assert "wins 1 times" in said[0]
 
 

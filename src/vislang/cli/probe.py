@@ -63,7 +63,8 @@ def probe(
     if "label" not in opened.gives:
         raise UserError(
             f"vislang probe needs labelled images, but the source {opened.name!r} gives"
-            f" {', '.join(sorted(opened.gives))}. Use a folder of class folders, for example."
+            f" {', '.join(sorted(opened.gives))}. Use a folder of class folders, for example; a"
+            " single class folder counts as a folder of images."
         )
     how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
     rows = None

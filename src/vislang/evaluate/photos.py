@@ -135,8 +135,8 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 def score_photos(
     photos: Photos,
-) -> tuple[dict[str, Interval], dict[str, list], list[str], dict[str, Any]]:
-    """(values, table, sentences, cosines): with writing and without."""
+) -> tuple[dict[str, Interval], dict[str, dict[str, list]], list[str]]:
+    """(values, tables, sentences): with writing and without."""
     cosines = unit64(photos.images) @ unit64(photos.texts).T
     place = {answer.lower(): column for column, answer in enumerate(photos.answers)}
     own = np.array([place[name.lower()] for name in photos.objects])
@@ -165,13 +165,19 @@ def score_photos(
          float(cosines[i, said[i]]) if written[i] else None]
         for i in range(len(own))
     ]  # fmt: skip
-    matrix = {"ids": list(photos.files), "texts": list(photos.answers), "matrix": cosines.tolist()}
+    tables = {
+        "photos": {"columns": columns, "rows": rows},
+        "photo_cosines": {
+            "columns": ["photo", *photos.answers],
+            "rows": [[name, *row] for name, row in zip(photos.files, cosines.tolist())],
+        },
+    }
     text = (
         f"Real photos: {int(right[~written].sum())} of {int((~written).sum())} without writing are"
         f" right, {int(right[written].sum())} of {int(written.sum())} with it; the written word"
         f" wins {int(wins.sum())} times. So few photos tell little."
     )
-    return values, {"columns": columns, "rows": rows}, [text], matrix
+    return values, tables, [text]
 
 
 def _bare_margins(photos: Photos, cosines, own, said) -> np.ndarray:

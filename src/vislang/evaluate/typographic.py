@@ -112,15 +112,16 @@ class Typographic:
             )
         picks = self._picks(source)
         prompts = [self.template.replace("{}", word) for word in words]
-        found, notes = {}, []
+        found = {}
         for condition in CONDITIONS:
             images = Written(source, picks, condition, words, self.writing)
             found[condition] = probed.embed(images, prompts if condition == "plain" else ())
-            notes += [n for n in found[condition].notes if n not in notes]
         rows = [{id_: row for row, id_ in enumerate(f.ids)} for f in found.values()]
         ids = [id_ for id_ in found["plain"].ids if all(id_ in held for held in rows)]
         if not ids:
             raise UserError("typographic: no image could be written on and embedded.")
+        lost = len(picks) - len(ids)
+        notes = [f"{lost:,} of {len(picks):,} images could not be written on."] if lost else []
         take = {c: [held[id_] for id_ in ids] for c, held in zip(found, rows)}
         label = np.asarray(found["plain"].label)[take["plain"]]
         written = [
@@ -149,14 +150,14 @@ class Typographic:
         values["margin_blank"] = normal_mean(each["blank"].margin)
         values["margin_other_word"] = normal_mean(each[OTHER].margin)
         values["margin_lost_to_word"] = normal_mean(each["blank"].margin - each[OTHER].margin)
-        notes, cosine = sentences(each), None
+        notes = sentences(each)
         tables = {"conditions": _table(each)}
         tables["most_convincing_words"] = _words(data, each[OTHER].fooled)
         if data.photos is not None:
-            more, tables["photos"], said, cosine = score_photos(data.photos)
-            values, notes = values | more, notes + said
+            more, of_photos, said = score_photos(data.photos)
+            values, tables, notes = values | more, tables | of_photos, notes + said
         notes += data.notes
-        return Scores(self.name, n, values, tables=tables, notes=notes, cosine=cosine)
+        return Scores(self.name, n, values, tables=tables, notes=notes)
 
 
 @dataclass(frozen=True)

@@ -286,13 +286,23 @@ def _subspace(score: Score) -> tuple[list[Html], set[str]]:
 
 
 def _typographic(score: Score) -> tuple[list[Html], set[str]]:
+    shown, used = [], set()
     rows = _rows(score, "conditions", "answered the other word", "accuracy")
-    if not rows:
-        return [], set()
-    return [mirrored(
-        "Answers by what is on the paper",
-        Panel("answered the other word", "lost"), Panel("right", "won"), rows, percent=True,
-    )], set()  # fmt: skip
+    if rows:
+        shown.append(mirrored(
+            "Answers by what is on the paper",
+            Panel("answered the other word", "lost"), Panel("right", "won"), rows, percent=True,
+        ))  # fmt: skip
+    columns, photos = columns_of(score, "photo_cosines")
+    if photos:
+        used.add("photo_cosines")
+        shown.append(heat(
+            "Real photos: cosine to every answer", ("photo ↓", "answer →"),
+            [str(row[0]) for row in photos], columns[1:],
+            [[finite(value) for value in row[1:]] for row in photos], lambda v: f"{v:.2f}",
+            "The darker, the nearer.",
+        ))  # fmt: skip
+    return shown, used
 
 
 def _readable(domain: str) -> str:
