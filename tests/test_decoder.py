@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from towers_cases import CLIP
 from vislang.config import DecoderConfig, ModelConfig, TowerConfig, from_dict, with_changes
 from vislang.errors import UserError
 from vislang.models.build import build_model
@@ -82,8 +83,13 @@ def test_the_caption_depends_on_its_own_image_alone(rows):
         TowerConfig("timm", {"name": "test_vit", "image_size": 32}),
         TowerConfig("timm", {"name": "test_resnet", "image_size": 32}),
         TowerConfig("timm", {"name": "test_convnext", "image_size": 32}),
+        TowerConfig("open_clip", {"config": {"model_cfg": CLIP}}),
+        TowerConfig("open_clip", {"config": {"model_cfg": CLIP}, "project": False}),
     ],
-    ids=["cls", "mean", "frozen", "timm_vit", "timm_resnet", "timm_convnext"],
+    ids=[
+        *("cls", "mean", "frozen", "timm_vit", "timm_resnet", "timm_convnext"),
+        *("open_clip", "open_clip_unprojected"),
+    ],
 )
 def test_one_pass_gives_the_numbers_of_two(rows, image):
     model = made(replace(CONFIG, image=image)).eval()

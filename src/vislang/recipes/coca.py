@@ -11,7 +11,8 @@ def coca() -> TrainConfig:
 
     Towers and decoder of the paper's table 1, its rate of 8e-4, 2 % of warm-up and decay 0.01
     (appendix), with AdamW for its Adafactor. Its batch is 65,536. The decoder is simpler than the
-    paper's: see `vislang.models.decoder`.
+    paper's: see `vislang.models.decoder`. What a trained model writes: `model.generate(images)`,
+    then `model.text.tower.tokenizer.decode(ids)`.
     """
     config = clip()
     image = TowerConfig("scratch_vit", {"image_size": 288, "patch": 18})

@@ -9,7 +9,7 @@ from vislang.recipes.two_views import two_views
 def dino() -> TrainConfig:
     """DINO ViT-S/16, images alone: self-distillation with 2 + 8 crops (arXiv:2104.14294).
 
-    The paper's appendix on ViT-S/16: batch 1,024 at 2e-3 after 10 of 100 epochs of warm-up,
+    The paper's section 3.2 and code: batch 1,024 at 2e-3 after 10 of 100 epochs of warm-up,
     teacher temperature from 0.04 to 0.07 over 30 epochs, momentum from 0.996 to 1, prototypes
     resting for one epoch, gradients cut at norm 3. Its weight decay rises from 0.04 to 0.4; ours
     stays at 0.04. The transformer is CLIP's, which has one norm more, before the blocks.

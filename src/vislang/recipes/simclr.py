@@ -7,7 +7,7 @@ from vislang.recipes.two_views import two_views
 def simclr() -> TrainConfig:
     """SimCLR ResNet-50, images alone: each view finds its other view (arXiv:2002.05709).
 
-    Temperature 0.1 as in the paper's table B.1; the projector has the three layers of the
-    comparison in arXiv:2302.12248.
+    The paper's temperature of 0.1; the projector has the three layers of the comparison in
+    arXiv:2302.12248.
     """
     return two_views("simclr", "ntxent", temperature=0.1, projector=[2048, 2048, 128])

@@ -7,7 +7,7 @@ from vislang.recipes.two_views import two_views
 def vicreg() -> TrainConfig:
     """VICReg ResNet-50, images alone: variance, invariance, covariance (arXiv:2105.04906).
 
-    Weights 25, 25, 1 and a projector of three layers of 8,192, as in the paper's section 4.2.
+    Weights 25, 25, 1 and a projector of three layers of 8,192, as in the paper.
     """
     return two_views(
         "vicreg",
