@@ -4,7 +4,9 @@
                                        checkpoints, an exported folder, an open_clip folder
     open_clip:NAME/PRETRAINED          also open_clip:local-dir:PATH, open_clip:hf-hub:OWNER/NAME
     timm:NAME[.TAG]                    image side only; also timm:local-dir:PATH
-    torchvision:NAME[/TAG]             image side only
+    torchvision:NAME[/TAG]             image side only; TAG may be a file of weights, also one of
+                                       SimCLR's, SimSiam's, SwAV's or MoCo v3's own; random gives
+                                       random weights, always the same (also timm:NAME.random)
     huggingface:NAME|PATH              text side only, mean pooling
     sentence_transformers:NAME|PATH    text side only
     words:FILE                         text side only: the mean of word vectors
@@ -132,8 +134,12 @@ def _image_only(tower: str) -> Callable[[str, dict[str, Any]], DualEncoder]:
             tag = given or tag
         elif "." in name and not name.startswith(LOCAL):
             name, _, tag = name.partition(".")
+        random, tag = tag == "random", "" if tag == "random" else tag
         side = TowerConfig(tower, {"name": name, **options}, pretrained=tag, head="none")
-        made = build_side("image", side, 0)
+        with torch.random.fork_rng(devices=[]):
+            if random:
+                torch.manual_seed(0)
+            made = build_side("image", side, 0)
         return _made(DualEncoder(made, None), ModelConfig(side, ABSENT, made.width))
 
     return load

@@ -8,11 +8,18 @@ from torch import Tensor, nn
 from vislang.errors import UserError
 
 # How the tensors of one tower are prefixed in the files of the world, by side. "" first.
+# encoder: SimSiam's, and Lightning-Bolts' SimCLR; base_encoder: MoCo v3's (beside its momentum
+# copy); visual_backbone: the training checkpoints of the language-guided code.
 PREFIXES = {
-    "image": ("", "image.tower.", "visual.", "model.visual."),
+    "image": (
+        "", "image.tower.", "visual.", "model.visual.", "encoder.", "base_encoder.",
+        "visual_backbone.",
+    ),
     "text": ("", "text.tower.", "text.", "model.text."),
-}
+}  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.")
+# What only self-supervised training needs, beside a whole image tower (SwAV's among others).
+SPARE = ("projection_head.", "prototypes.", "projector.", "predictor.", "head.mlp.")
 
 
 def load_pretrained(
@@ -52,6 +59,7 @@ def take_part(
         if prefix == "" and names <= set(part):
             # CLIP keeps its text tower at the top level, beside the image tower and the scale.
             part = {k: v for k, v in part.items() if k in names or not _beside(k)}
+            part = {k: v for k, v in part.items() if k in names or not k.startswith(SPARE)}
         fitting = len(names & set(part))
         if fitting > most:
             best, most = part, fitting
