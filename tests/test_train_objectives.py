@@ -288,3 +288,8 @@ def test_split_towers_learn_as_whole_ones(tmp_path):
 def test_splitting_needs_processes(tmp_path):
     with pytest.raises(UserError, match="there is only one"):
         train(digits(run__shard=True), tmp_path)
+
+
+def test_epochs_of_a_run_are_its_episodes(tmp_path):
+    train(digits(data__episode=96, optim__steps=0, optim__epochs=2.0, optim__warmup=1), tmp_path)
+    assert [line["step"] for line in lines(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]

@@ -84,7 +84,9 @@ def train(
     place = settle(config)
     source = source or open_source(config.data.train, **config.data.train_options)
     # A batch larger than the source makes no step; the loader says so in better words.
-    steps = total_steps(config, max(1, steps_in_epoch(len(source), config.data.batch_size)))
+    steps = total_steps(
+        config, max(1, steps_in_epoch(config.data.episode or len(source), config.data.batch_size))
+    )
     model, objective = make_model(config, place, steps)
     check_needs(model, objective, config)
     batches = make_batches(config, source, model, objective, place)
