@@ -18,7 +18,7 @@ from vislang.data.domains.table import PRESENTATION
 from vislang.data.sample import BadSample
 from vislang.errors import UserError
 
-GOLDEN = Path(__file__).parent / "golden" / "domains.json"
+GOLDEN = Path(__file__).parent / "golden" / "domain_pixels.json"
 ALL = {d.name: d for d in open_domains(["described", "cifar", "imagenet_c"])}
 # Their places are drawn anew at each severity, or the constants are not meant to rise.
 UNORDERED = {"saturate", "elastic", "glass_blur", "snow", "frost", "fog"}

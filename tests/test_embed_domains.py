@@ -119,9 +119,9 @@ def test_several_models_from_one_pass_are_as_each_alone(
     from vislang.embed import domain_pictures
 
     seen = []
-    apply = domain_pictures.apply_domains
+    apply = domain_pictures.each_domain
     monkeypatch.setattr(
-        domain_pictures, "apply_domains", lambda *a, **k: seen.append(k["id"]) or apply(*a, **k)
+        domain_pictures, "each_domain", lambda *a, **k: seen.append(k["id"]) or apply(*a, **k)
     )
     stores = embed_domains({"a": model, "b": make_model(1)}, source, SOME, tmp_path, **QUIET)
     assert len(seen) == 11, "each picture is made once for both models"

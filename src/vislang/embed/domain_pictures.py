@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from vislang.data.decode import Limits, decode_sample
-from vislang.data.domains import apply_domains
+from vislang.data.domains import each_domain
 from vislang.data.sample import BadSample, Source
 from vislang.errors import UserError
 from vislang.resize import prepare_image
@@ -73,30 +71,31 @@ class DomainPictures:
 
     def make(self, index: int) -> Views:
         """Decode, apply all domains, resize for every tower."""
+        import torch
+
         id, label, origin = str(index), -1, ""
+        sizes = [preprocess.size for preprocess in self.preprocesses]
+        pictures = [torch.empty(len(self.domains), 3, *size, dtype=torch.uint8) for size in sizes]
+        usable: list[int] = []
+        reasons: list[tuple[int, str]] = []
         try:
             sample = self.source[index]
             id, origin = sample.id, sample.origin
             label = sample.labels[0] if sample.labels else -1
             pixels = decode_sample(sample, self.limits).pixels
-            made = apply_domains(pixels, self.domains, seed=self.seed, id=id)
+            for d, made in enumerate(each_domain(pixels, self.domains, seed=self.seed, id=id)):
+                if isinstance(made, BadSample):
+                    reasons.append((d, made.reason))
+                    continue
+                for preprocess, rows in zip(self.preprocesses, pictures):
+                    rows[len(usable)] = prepare_image(made, preprocess)
+                usable.append(d)
         except BadSample as bad:
             id, origin = bad.id or id, bad.origin or origin
-            made = [bad] * len(self.domains)
-        usable = [d for d, one in enumerate(made) if isinstance(one, np.ndarray)]
-        reasons = [(d, one.reason) for d, one in enumerate(made) if isinstance(one, BadSample)]
-        pictures = [self._prepared(made, usable, preprocess) for preprocess in self.preprocesses]
-        return Views(id, label, index, origin, pictures, usable, reasons)
-
-    def _prepared(
-        self, made: Sequence[np.ndarray | BadSample], usable: Sequence[int], preprocess: Preprocess
-    ) -> Tensor:
-        import torch
-
-        out = torch.empty(len(usable), 3, *preprocess.size, dtype=torch.uint8)
-        for row, d in enumerate(usable):
-            out[row] = prepare_image(made[d], preprocess)  # type: ignore[arg-type]
-        return out
+            reasons = [(d, bad.reason) for d in range(len(self.domains))]
+        return Views(
+            id, label, index, origin, [p[: len(usable)] for p in pictures], usable, reasons
+        )
 
     def over(self, indices: Sequence[int] | range, workers: int) -> Iterator[Views]:
         """The Views of these samples in this order."""

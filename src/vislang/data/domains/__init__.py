@@ -16,6 +16,7 @@ _LAZY = {
     "Domain": "vislang.data.domains.domain",
     "IMAGENET_C": "vislang.data.domains.corruptions",
     "apply_domains": "vislang.data.domains.apply",
+    "each_domain": "vislang.data.domains.apply",
     "open_domains": "vislang.data.domains.names",
     "own_domain": "vislang.data.domains.names",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,16 @@ def apply_domains(
         seed: of the random domains.
         id: of the sample.
     """
+    return list(each_domain(pixels, domains, seed=seed, id=id))
+
+
+def each_domain(
+    pixels: UInt8[np.ndarray, "H W 3"], domains: Sequence[Domain], *, seed: int, id: str
+) -> Iterator[np.ndarray | BadSample]:
+    """Like `apply_domains`, one at a time, so that a picture can make room for the next."""
     shared = Shared(pixels)
-    return [_apply(domain, shared, seed, id) for domain in domains]
+    for domain in domains:
+        yield _apply(domain, shared, seed, id)
 
 
 def _apply(domain: Domain, shared: Shared, seed: int, id: str) -> np.ndarray | BadSample:
