@@ -1,0 +1,186 @@
+"""Nearest neighbours of 100,000 x 384 caption-like rows: ours beside faiss's flat index.
+
+faiss is called as the released language-guided code calls it: an `IndexFlatL2`, queries in batches
+of 512, two neighbours of which the row itself is dropped. (That code first makes a search whose
+result it throws away; here it is made once.) The gate: every row's nearest has the same
+similarity to 1e-6, so equal rows may stand for each other.
+
+A second case is a million rows through IVF, tuned to a measured recall of 0.99 (--rows 1000000
+--index ivf); it needs about 6 GB and tens of minutes, so it runs only when asked for.
+
+Rows are topics plus noise whose variance falls along the axes as that of MiniLM's embeddings of
+Flickr8k's captions does (128 of 384 axes hold 90 %, there 89.5 %); 5 % are copies.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+ROWS, WIDTH = 100_000, 384
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def make_rows(n: int, width: int = WIDTH):
+    """Unit rows around n/5 topics."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    topics = rng.standard_normal((max(2, n // 5), width), dtype=np.float32)
+    scale = np.arange(1, width + 1, dtype=np.float32) ** np.float32(-0.65)
+    x = np.empty((n, width), np.float32)
+    for first in range(0, n, 50_000):
+        part = slice(first, min(first + 50_000, n))
+        size = part.stop - part.start
+        noise = rng.standard_normal((size, width), dtype=np.float32)
+        x[part] = (topics[rng.integers(0, len(topics), size)] + np.float32(0.6) * noise) * scale
+    x[rng.integers(0, n, n // 20)] = x[rng.integers(0, n, n // 20)]
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    turn = np.linalg.qr(rng.standard_normal((width, width)))[0].astype(np.float32)
+    return np.ascontiguousarray(x @ turn)  # no axis is special
+
+
+def search_ours(x):
+    """vislang.curate.exact."""
+    from vislang.curate.exact import nearest_among
+
+    found = nearest_among(x)
+    return found.similarity[:, 0]
+
+
+def search_theirs(x):
+    """faiss, as the originals call it."""
+    import faiss
+    import numpy as np
+
+    index = faiss.IndexFlatL2(x.shape[1])
+    index.add(x)
+    best = np.empty(len(x))
+    for first in range(0, len(x), 512):
+        near = index.search(x[first : first + 512], 2)[1]
+        own = near[:, 0] == np.arange(first, first + len(near))
+        column = np.where(own, near[:, 1], near[:, 0])
+        best[first : first + 512] = np.einsum(
+            "nd,nd->n", x[first : first + 512].astype(np.float64), x[column].astype(np.float64)
+        )
+    return best
+
+
+def search_ivf(x) -> dict[str, Any]:
+    """Build, tune and search an approximate index."""
+    import numpy as np
+
+    from vislang.curate.approximate import Index
+    from vislang.curate.exact import Nearest
+
+    start = time.perf_counter()
+    index = Index(x, "ivf", 0.99)
+    built = time.perf_counter() - start
+    found, start = Nearest(len(x), 1), time.perf_counter()
+    for first in range(0, len(x), 1024):
+        rows = np.arange(first, min(first + 1024, len(x)))
+        index.search(found, rows, lambda a, b: np.ones(len(a), bool))
+    seconds = time.perf_counter() - start
+    return {"build_s": built, "wall_s": seconds, "peak_mb": _peak(), **index.note}
+
+
+def measure(side: str, n: int) -> dict[str, Any]:
+    """One side in this process: times, memory and the similarities' checksum file."""
+    import numpy as np
+    import torch
+
+    torch.set_num_threads(1)
+    x = make_rows(n)
+    if side == "ivf":
+        return search_ivf(x)
+    search = {"ours": search_ours, "theirs": search_theirs}[side]
+    search(x[:2048].copy())  # imports and buffers belong to nobody
+    before = _peak()
+    start, wall = time.process_time(), time.perf_counter()
+    best = search(x)
+    took = {"cpu_s": time.process_time() - start, "wall_s": time.perf_counter() - wall}
+    return took | {"peak_mb": _peak() - before, "best": np.asarray(best).round(9).tolist()}
+
+
+def _peak() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def run_child(side: str, n: int) -> dict[str, Any]:
+    """The same in a child of its own, one thread."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--side", side, "--rows", str(n)],
+        env=os.environ | dict.fromkeys(POOLS, "1"), stdout=subprocess.PIPE, check=True, text=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Rows for benchmarks/run.py."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--side", choices=("ours", "theirs", "ivf"), help="one, in this process")
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--index", choices=("exact", "ivf"), default="exact")
+    options = parser.parse_args(arguments)
+    if options.side:
+        result = measure(options.side, options.rows)
+        print(json.dumps(result))
+        return result
+    if options.index == "ivf":
+        rows = [_ivf_row(run_child("ivf", options.rows), options.rows)]
+    else:
+        rows = [_exact_row(options.rows, options.repeats)]
+    print(json.dumps(rows))
+    return rows
+
+
+def _exact_row(n: int, repeats: int) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    for repeat in range(repeats):
+        for side in ("ours", "theirs") if repeat % 2 == 0 else ("theirs", "ours"):
+            runs[side].append(run_child(side, n))
+        pairs = zip(runs["ours"][-1]["best"], runs["theirs"][-1]["best"])
+        worst = max(abs(a - b) for a, b in pairs)
+        if worst > 1e-6:
+            raise SystemExit(f"the nearest differ by {worst:.1e}, so no timing counts")
+    ours, theirs = (
+        statistics.median(run["cpu_s"] for run in runs[side]) for side in ("ours", "theirs")
+    )
+    return {
+        "case": f"exact nearest of {n:,} x {WIDTH}, one thread",
+        "value": round(ours, 2),
+        "unit": "CPU-s",
+        "reference": round(theirs, 2),
+        "reference_is": "faiss IndexFlatL2, batches of 512",
+        "ratio": round(theirs / ours, 2),
+        "target": ">= 2x less",
+        "met": theirs / ours >= 2,
+        "rows_per_s": round(n / ours),
+        "peak_mb": round(runs["ours"][0]["peak_mb"]),
+        "theirs_peak_mb": round(runs["theirs"][0]["peak_mb"]),
+        "repeats": repeats,
+    }
+
+
+def _ivf_row(run: dict[str, Any], n: int) -> dict[str, Any]:
+    return {
+        "case": f"IVF nearest of {n:,} x {WIDTH}, one thread",
+        "value": round(n / run["wall_s"]),
+        "unit": "rows/s",
+        "target": "recall >= 0.99",
+        "met": run["recall"] >= 0.99,
+        **{key: run[key] for key in ("recall", "lists", "nprobe")},
+        "build_s": round(run["build_s"], 1),
+        "peak_mb": round(run["peak_mb"]),
+    }
+
+
+if __name__ == "__main__":
+    main()
