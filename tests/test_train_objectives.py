@@ -171,6 +171,14 @@ def test_captions_are_learned_in_chunks_as_in_whole(tmp_path):
     assert whole[-1]["parts"]["per_sample"] < whole[0]["parts"]["per_sample"]
 
 
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_captions_are_learned_beside_a_frozen_side(tmp_path, side):
+    decoder = {"name": "transformer", "options": {"width": 16, "depth": 1, "heads": 2}}
+    given = {"model__decoder": decoder, "optim__steps": 2, "data__augment": "none"}
+    train(config("coca", **given, **{f"model__{side}__frozen": True}), tmp_path)
+    assert len(lines(tmp_path, "train")) == 2
+
+
 CODE = (
     "import sys; from pathlib import Path; from vislang.config import read_config;"
     "from vislang.train import train; from vislang.devices import stop_processes;"

@@ -53,6 +53,8 @@ class FrozenFeatures:
     ):
         self.tables: dict[str, _Table] = {}
         self.batches = batches
+        if model.decoder is not None:
+            return  # it reads the tokens and the pixels themselves
         if model.text is not None and model.text.frozen and "text" in source.gives:
             self.captions = _Captions(source)
             texts = self.captions.texts
