@@ -152,6 +152,17 @@ def test_the_corrected_mask_looks_at_the_middle_and_the_original_does_not():
     np.testing.assert_array_equal(*square)
 
 
+def test_the_mask_does_not_depend_on_what_opencv_drew_before():
+    """This picture's would: three different masks for these seeds, were there no reset."""
+    import cv2
+
+    picture, masks = pixels(9, 120, 160), set()
+    for seed in range(6):
+        cv2.setRNGSeed(7 * seed + 1)
+        masks.add(digest(under(DOMAINS["make_background_blue"], picture)))
+    assert len(masks) == 1
+
+
 def test_too_small_pictures_say_so():
     made = apply_domains(np.zeros((8, 8, 3), np.uint8), open_domains(), seed=0, id="dot")
     reasons = {bad.reason for bad in made if isinstance(bad, BadSample)}
