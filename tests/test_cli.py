@@ -248,7 +248,8 @@ def test_list_shows_every_kind_and_every_entry(capsys):
     found = json.loads(capsys.readouterr().out)
     assert list(found) == list(KINDS)
     for kind, place in KINDS.items():
-        assert list(found[kind]) == list(registry(*place)), kind
+        if kind != "domains":  # records, not a literal table; tests/test_domains.py has them
+            assert list(found[kind]) == list(registry(*place)), kind
         assert found[kind], f"no {kind}"
         assert all(found[kind].values()), f"a line is missing: {found[kind]}"
     assert cli.main(["list", "recipe"]) == 0
