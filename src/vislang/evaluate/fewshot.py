@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vislang.data.sample import Source
 
-_BYTES = 64_000_000  # of gathered features at a time
+_BYTES = 2_000_000  # of gathered features at a time: they stay in the cache for all passes
 
 
 class FewShot:
@@ -232,13 +232,15 @@ def score_episodes(
     scores = np.empty(e)
     for first in range(0, e, block):
         part = slice(first, first + block)
-        support = train[episodes.support[part]].astype(np.float32)  # [b, W, S, D]
-        query = test[episodes.query[part]].astype(np.float32)  # [b, W, Q, D]
+        support = train[episodes.support[part]].astype(np.float32, copy=False)  # [b, W, S, D]
+        query = test[episodes.query[part]].astype(np.float32, copy=False)  # [b, W, Q, D]
         if centre:
             mean = support.mean(axis=(1, 2), keepdims=True)
-            support, query = support - mean, query - mean
+            support -= mean
+            query -= mean
         if normalise:
-            support, query = _unit(support), _unit(query)
+            _normalise(support)
+            _normalise(query)
         there = episodes.there[part]
         hit = _nearest_is_own(support, query, average) & there
         share = hit.sum(axis=2) / np.maximum(there.sum(axis=2), 1)
@@ -262,5 +264,7 @@ def _nearest_is_own(
     return (far <= own).sum(axis=3) == 1  # only itself
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+def _normalise(rows: np.ndarray) -> None:
+    """Rows to length 1, in place; rows of zeros stay."""
+    length = np.sqrt(np.einsum("...d,...d->...", rows, rows))
+    rows /= np.maximum(length, 1e-12)[..., None]
