@@ -14,6 +14,8 @@ def probe(
     out: Path,
     source_options: dict[str, Any] | None = None,
     domains: tuple[str, ...] = ("described",),
+    sentences: dict[str, list[str]] | None = None,
+    axes: str = "corrected",
     analyses: tuple[str, ...] = (),
     analysis_options: dict[str, Any] | None = None,
     words: Path | None = None,
@@ -38,6 +40,8 @@ def probe(
         source_options: arguments of the source's layout, for example {split: val}.
         domains: described (the 18), cifar, imagenet_c, single names, or package.module:function;
             unchanged images (noop) are always among them.
+        sentences: of your own domains, as in {my.module:neon: ['a neon photo of a {}']}.
+        axes: of the background mask: corrected, or original for the swapped ones.
         analyses: any of robustness,transfer,subspace,typographic,bias; by default all but bias,
             which needs --bias.
         analysis_options: arguments of analyses, for example {transfer: {test: 0.2}}.
@@ -69,7 +73,8 @@ def probe(
     how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
     rows = None
     if set(names) & set(OF_DOMAINS):
-        rows = _store(loaded, opened, domains, out, number, seed, words, batch_size, how)
+        shifts = {"domains": list(domains), "sentences": sentences, "axes": axes, "seed": seed}
+        rows = _store(loaded, opened, shifts, out, number, words, batch_size, how)
         if rows is None:
             print(f"Part {part} is embedded. The analyses run when all {number[1]} parts are.")
             return
@@ -118,18 +123,18 @@ def part_of(text: str) -> tuple[int, int]:
     return int(number) - 1, int(parts)
 
 
-def _store(model, source, domains, out: Path, part, seed, words, batch: int, how):
+def _store(model, source, shifts: dict[str, Any], out: Path, part, words, batch: int, how):
     """The images under every domain, embedded; None while other parts are missing."""
     from vislang.embed import embed_domains
     from vislang.files import fingerprint
     from vislang.models.fingerprint import fingerprint_model
 
     given = words.read_text(encoding="utf-8-sig", errors="replace") if words else ""
-    key = [fingerprint_model(model), source.fingerprint, list(domains), seed, given, batch]
-    folder = out / "stores" / f"{source.name}-domains-{fingerprint(key)[:8]}".replace("/", "-")
+    key = [fingerprint_model(model), source.fingerprint, shifts, given, batch]
+    name = f"{source.name}-domains-{fingerprint(key)[:8]}".replace("/", "-")
     found = embed_domains(
-        {"model": model}, source, list(domains), folder, seed=seed, batch=batch, part=part,
-        words=words, on_progress=_show, **how,
+        {"model": model}, source, folder=out / "stores" / name, batch=batch, part=part,
+        words=words, on_progress=_show, **shifts, **how,
     )  # fmt: skip
     return found.get("model")
 
