@@ -59,6 +59,7 @@ class DomainJob:
             for name, model in models.items()
         }
         self.distinct = list(dict.fromkeys(self.preprocesses.values()))
+        self.pictures = DomainPictures(source, domains, self.distinct, seed, limits)
         self.words: tuple[tuple[str, ...], ...] = ()
         self.official: dict[str, list[str]] | None = None
         self.prompts: list[str] = []
@@ -149,7 +150,6 @@ class DomainJob:
         return {"models": notes, "rejected": []}
 
     def _embed_images(self, unit: str, piece: range, folder: Path) -> dict[str, Any]:
-        made = DomainPictures(self.source, self.domains, self.distinct, self.seed, self.limits)
         widths = {name: model.side("image").width for name, model in self.models.items()}
         rows = {
             name: np.zeros((len(self.domains), len(piece), width), np.float32)
@@ -160,7 +160,7 @@ class DomainJob:
         with contextlib.ExitStack() as stack:
             for model in self.models.values():
                 stack.enter_context(evaluating(model, self.device))
-            for at, views in enumerate(made.over(piece, self.workers)):
+            for at, views in enumerate(self.pictures.over(piece, self.workers)):
                 ids.append(views.id)
                 labels.append(views.label)
                 missing += [(at, d, reason) for d, reason in views.reasons]

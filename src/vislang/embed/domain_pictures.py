@@ -5,8 +5,8 @@ T: domains, h, w: the size that a tower wants.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vislang.data.decode import Limits, decode_sample
 from vislang.data.domains import each_domain
@@ -61,6 +61,8 @@ class DomainPictures:
     ):
         self.source, self.domains, self.preprocesses = source, domains, preprocesses
         self.seed, self.limits = seed, limits
+        self._plan: list[int] = []
+        self._loader: Iterable[Any] | None = None
 
     def __getitem__(self, index: int) -> Views | str:
         """As a DataLoader asks: an error for the user travels as its text."""
@@ -98,26 +100,40 @@ class DomainPictures:
         )
 
     def over(self, indices: Sequence[int] | range, workers: int) -> Iterator[Views]:
-        """The Views of these samples in this order."""
+        """The Views of these samples in this order; the workers stay for the next call."""
+        if workers == 0:
+            yield from map(self.make, indices)
+            return
+        self._plan[:] = indices
+        if self._loader is None:
+            self._loader = self._started(workers)
+        for views in self._loader:
+            if isinstance(views, str):
+                raise UserError(views)
+            yield views
+
+    def close(self) -> None:
+        """End the workers."""
+        self._loader = None
+
+    def _started(self, workers: int) -> Iterable[Any]:
+        from torch import Generator
         from torch.utils.data import DataLoader
 
-        if workers == 0:
-            for index in indices:
-                yield self.make(index)
-            return
-        loader = DataLoader(
+        return DataLoader(
             self,  # type: ignore[arg-type]
             batch_size=None,
-            sampler=list(indices),  # type: ignore[arg-type]
+            sampler=self._plan,  # read anew at each start
             num_workers=workers,
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             worker_init_fn=_start_worker,
             prefetch_factor=8,
+            persistent_workers=True,
+            generator=Generator(),  # or it would draw from torch's global one
         )
-        for views in loader:
-            if isinstance(views, str):
-                raise UserError(views)
-            yield views
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_loader": None}
 
 
 def _as_it_is(views: Views | str) -> Views | str:

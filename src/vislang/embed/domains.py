@@ -116,7 +116,10 @@ def _run(
 
     work = functools.partial(job.work, images, prompts)
     settings = job.settings | {"unit_size": unit_size}
-    run_units(folder, own, work, settings, on_done=report)
+    try:
+        run_units(folder, own, work, settings, on_done=report)
+    finally:
+        job.pictures.close()
     notes = folder / "units"
     with _alone(folder):
         if not all((notes / f"{unit}.json").exists() for unit in every):
