@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "curate shards": "vislang.cli.curate.shards:shards",
     "curate classifier": "vislang.cli.curate.classifier:classifier",
     "curate score": "vislang.cli.curate.score:score",
+    "curate sample": "vislang.cli.curate.sample:sample",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "probe": "vislang.cli.probe:probe",
     "domains show": "vislang.cli.domains:show",

@@ -92,7 +92,7 @@ class Part:
             raise UserError(f"The part {self.name} has embeddings but no metadata table.")
         if names is not None:
             schema = read_table(self.table, "schema")
-            names = [name for name in names if name in schema.names]
+            names = [name for name in dict.fromkeys(names) if name in schema.names]
         return read_table(self.table, "table", columns=names)
 
 
