@@ -19,6 +19,7 @@ def probe(
     analyses: tuple[str, ...] = (),
     analysis_options: dict[str, Any] | None = None,
     words: Path | None = None,
+    prompts: tuple[str, ...] = ("standard", "own", "official"),
     bias: Path | None = None,
     photos: Path | None = None,
     part: str = "1/1",
@@ -46,6 +47,8 @@ def probe(
             which needs --bias.
         analysis_options: arguments of analyses, for example {transfer: {test: 0.2}}.
         words: file of 'class<tab>word, word' lines: what prompts call each class.
+        prompts: kinds to embed: standard and own, and official, ImageNet's 80 templates a class,
+            which take most of the time where classes are many; they need open_clip's package.
         bias: folder with a folder of images and a text file of captions for each group.
         photos: CSV file of real photos with words on them: file, object, written_word.
         part: I/N embeds the I-th of N parts, which may run at the same time; the analyses run
@@ -74,7 +77,8 @@ def probe(
     rows = None
     if set(names) & set(OF_DOMAINS):
         shifts = {"domains": list(domains), "sentences": sentences, "axes": axes, "seed": seed}
-        rows = _store(loaded, opened, shifts, out, number, words, batch_size, how)
+        shifts |= {"words": words, "kinds": prompts}
+        rows = _store(loaded, opened, shifts, out, number, batch_size, how)
         if rows is None:
             print(f"Part {part} is embedded. The analyses run when all {number[1]} parts are.")
             return
@@ -123,18 +127,19 @@ def part_of(text: str) -> tuple[int, int]:
     return int(number) - 1, int(parts)
 
 
-def _store(model, source, shifts: dict[str, Any], out: Path, part, words, batch: int, how):
+def _store(model, source, shifts: dict[str, Any], out: Path, part, batch: int, how):
     """The images under every domain, embedded; None while other parts are missing."""
     from vislang.embed import embed_domains
     from vislang.files import fingerprint
     from vislang.models.fingerprint import fingerprint_model
 
+    words = shifts["words"]
     given = words.read_text(encoding="utf-8-sig", errors="replace") if words else ""
-    key = [fingerprint_model(model), source.fingerprint, shifts, given, batch]
+    key = [fingerprint_model(model), source.fingerprint, shifts | {"words": given}, batch]
     name = f"{source.name}-domains-{fingerprint(key)[:8]}".replace("/", "-")
     found = embed_domains(
         {"model": model}, source, folder=out / "stores" / name, batch=batch, part=part,
-        words=words, on_progress=_show, **shifts, **how,
+        on_progress=_show, **shifts, **how,
     )  # fmt: skip
     return found.get("model")
 
