@@ -212,6 +212,15 @@ def test_a_function_that_crashes_or_changes_the_dtype_costs_its_own_row_only(pic
     assert isinstance(made[0], np.ndarray) and isinstance(made[3], np.ndarray)
 
 
+def lacking(pixels):
+    import a_package_that_is_not_there  # pyright: ignore[reportMissingImports]  # noqa: F401
+
+
+def test_a_missing_package_is_said_once_and_not_of_each_picture(picture):
+    with pytest.raises(UserError, match="needs the package 'a_package_that_is_not_there'"):
+        apply_domains(picture, [own_domain(lacking, ["a {}"])], seed=0, id="a")
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [

@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,7 +73,9 @@ class DomainJob:
         if not self.source.classes:
             return
         self.words = class_words(self.source, words)
-        self.official = official_prompts(self.source, self.words) if "official" in kinds else None
+        # By default they are left out where their package is not there; asked for, it is missed.
+        official = "official" in kinds and (tuple(kinds) != KINDS or find_spec("open_clip"))
+        self.official = official_prompts(self.source, self.words) if official else None
         if any(model.text is not None for model in self.models.values()):
             templates = [text for domain in self.domains for text in domain.templates]
             self.prompts = distinct_prompts(templates, self.words, self.official)

@@ -67,7 +67,7 @@ def embed_domains(
         axes: of the background mask: corrected or original.
         words: words of the classes, see `class_words`.
         kinds: of prompts: standard and own always are there with classes; official (80 templates)
-            needs open_clip's package.
+            comes from open_clip's package, and by default only where that is installed.
         device, precision: where and how the models compute.
         dtype: float32 or float16, on disk.
         unit_size: images of a unit.

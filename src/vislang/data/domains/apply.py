@@ -93,6 +93,11 @@ def _apply(domain: Domain, shared: Shared, seed: int, id: str) -> np.ndarray | B
         return BadSample(id, f"{domain.name}: {bad.reason}")
     except UserError:
         raise
+    except ModuleNotFoundError as error:  # no picture's fault
+        raise UserError(
+            f"The domain {domain.name!r} needs the package {error.name!r}, which is not installed:"
+            " pip install 'vislang[images]', or choose other domains."
+        ) from error
     except Exception as error:  # somebody else's function, or pixels that OpenCV refuses
         return BadSample(id, f"{domain.name}: failed with {type(error).__name__}: {error}")
     return _checked(made, domain, id)
