@@ -173,3 +173,24 @@ def test_grid_and_contiguous_validation_on_digits():
     assert len(probe.search["rows"]) == 9 and probe.samples == 900
     assert (probe.scores(x[900:]).argmax(1) == y[900:]).mean() > 0.9
     assert probe.fit.gradient_norm <= 1e-6
+
+
+def test_two_models_are_compared_sample_by_sample(world, tmp_path):
+    from vislang.evaluate.contrast import contrast_datasets
+
+    root, model = world
+    how = {"device": "cpu", "precision": "fp32"}
+    options = {"fewshot": {"episodes": 40, "shots": [1], "queries": 1}}
+    for number, spec in enumerate((str(model), "timm:test_resnet.random?image_size=32")):
+        evaluate_datasets(spec, ["stl10"], root, tmp_path / str(number), options=options, **how)
+    table = contrast_datasets(tmp_path / "0", [tmp_path / "1", tmp_path / "1"])
+    rows = {(row[1], row[2]): row for row in table["rows"]}
+    assert {"probe", "fewshot"} == {row[1] for row in table["rows"]}
+    first = json.loads((tmp_path / "0/datasets/stl10/scores/000000000/probe.json").read_text())
+    assert rows["probe", "accuracy"][3] == pytest.approx(first["values"]["accuracy"]["value"])
+    few = rows["fewshot", "accuracy_5_way_1_shot"]
+    assert few[5] == pytest.approx(few[3] - few[4]) and few[6] <= few[5] <= few[7] and few[8] == 40
+    same = contrast_datasets(tmp_path / "0", tmp_path / "0")["rows"]
+    assert all(row[5] == 0 and row[9] == 1 for row in same)
+    with pytest.raises(UserError, match="no data set and metric in common"):
+        contrast_datasets(tmp_path / "0", tmp_path)
