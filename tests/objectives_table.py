@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "objectives.md"
-TESTS = ("golden", "golden_language", "seam", "contract")
+TESTS = ("golden", "golden_language", "golden_domains", "seam", "contract")
 # Golden tests by objective; none where no original's numbers are to be had.
 GOLDEN = {
     "infonce": ("test_infonce", "test_clip", "test_two_processes_of_the_original[infonce]"),

@@ -13,7 +13,6 @@ from vislang.evaluate.transfer import Transfer, drawn_share
 from vislang.metrics.grid import entanglement
 from vislang.metrics.true_class import true_class, unit64
 from vislang.models.adapter_head import AdapterHead, AdapterOptions
-from vislang.objectives.disentangle import Disentangle
 
 PRINCIPAL = {
     "class_means": "class_center", "domain_means": "aug_center", "pairs": "total",
@@ -175,36 +174,6 @@ def test_draws_of_files_and_of_validation_rows():
 
 def later(name: str) -> torch.Tensor:
     return torch.from_numpy(ARRAYS[f"later.{name}"])
-
-
-@pytest.mark.parametrize("orthogonal", [False, True])
-def test_disentangle(orthogonal):
-    rows = later("dis.embeddings").double().requires_grad_()
-    label = later("dis.class") * 3 + later("dis.domain")
-    objective = Disentangle(8, classes=4, domains=3, orthogonal=orthogonal).double()
-    parts = {"class_part": "class_components", "domain_part": "domain_components"}
-    with torch.no_grad():
-        for ours, theirs in parts.items():
-            getattr(objective, ours).copy_(later(f"dis.{theirs}"))
-        objective.offset.copy_(later("dis.offset")[0])
-    loss = objective(text=rows, label=label)
-    kind = "ortho" if orthogonal else "plain"
-    assert loss.item() == pytest.approx(float(later(f"dis.loss_{kind}")), rel=1e-6)
-    loss.backward()
-    found = {"embeddings": rows.grad, "class": objective.class_part.grad,
-             "domain": objective.domain_part.grad, "offset": objective.offset.grad}  # fmt: skip
-    for name, gradient in found.items():
-        assert gradient is not None
-        golden = later(f"dis.grad_{name}_{kind}").double().reshape(gradient.shape)
-        torch.testing.assert_close(gradient, golden, rtol=1e-5, atol=1e-6)
-
-
-def test_disentangle_starts_at_the_means():
-    objective = Disentangle(8, classes=4, domains=3)
-    objective.start(later("dis.embeddings"), later("dis.class") * 3 + later("dis.domain"))
-    for part, name in ((objective.class_part, "class"), (objective.domain_part, "domain"),
-                       (objective.offset[None], "offset")):  # fmt: skip
-        torch.testing.assert_close(part.detach(), later(f"dis.init_{name}"), rtol=0, atol=1e-6)
 
 
 def test_clip_adapter():
