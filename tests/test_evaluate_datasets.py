@@ -194,3 +194,21 @@ def test_two_models_are_compared_sample_by_sample(world, tmp_path):
     assert all(row[5] == 0 and row[9] == 1 for row in same)
     with pytest.raises(UserError, match="no data set and metric in common"):
         contrast_datasets(tmp_path / "0", tmp_path)
+
+
+def test_labels_with_gaps_and_short_classes():
+    """Labels 3, 7, 40 are classes like others; one too small for the shots is left out."""
+    from vislang.evaluate.fewshot import FewShot
+    from vislang.evaluate.requests import Embeddings
+
+    rng = np.random.default_rng(0)
+    label = np.repeat([3, 7, 8, 20, 40, 41], [12, 12, 12, 12, 12, 2])
+    x = (rng.standard_normal((50, 8))[label] * 3 + rng.standard_normal((62, 8))).astype(np.float32)
+    probe = LinearProbe().fit(x, label)
+    assert probe.classes.tolist() == [3, 7, 8, 20, 40, 41]
+    rows = Embeddings([str(i) for i in range(62)], label, features=x)
+    scores = FewShot(shots=(3,), episodes=50, queries=2).score(Embeddings(
+        rows.ids, label, features=x, train=rows))  # fmt: skip
+    assert any("1 classes with too few samples" in note for note in scores.notes)
+    with pytest.raises(UserError, match="5-way episodes with 13 shots need 5 classes"):
+        FewShot(shots=(13,), episodes=5).score(rows)

@@ -77,7 +77,7 @@ class Index:
             index: Any = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
             index.hnsw.efConstruction = 128
         else:
-            coarse = faiss.IndexFlatIP(width)
+            coarse: Any = faiss.IndexFlatIP(width)
             index = faiss.IndexIVFFlat(coarse, width, self.lists, faiss.METRIC_INNER_PRODUCT)
             index.own_fields = True
             coarse.this.disown()

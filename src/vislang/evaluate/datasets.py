@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,10 @@ def read_datasets(path: Path | str) -> list[DataSet]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}.") from error
     found = []
-    for name, told in content.items() if isinstance(content, dict) else [("", None)]:
+    items: list[tuple[str, Any]] = (
+        list(content.items()) if isinstance(content, dict) else [("", "")]
+    )
+    for name, told in items:
         parts = set(told) if isinstance(told, dict) else set()
         known = {"train", "valid", "test", "metric", "few"}
         sources = {key: told[key] for key in ("train", "valid", "test") if key in parts}
@@ -193,6 +195,8 @@ class Slice:
         self._parts, self.name = list(parts), name
         first = parts[0][1]
         self.gives, self.classes = first.gives, first.classes
+        # Of the parts' own, so cheap: each of them makes its once.
+        self.fingerprint = fingerprint([[p, s.fingerprint, str(rows)] for p, s, rows in parts])
 
     def __len__(self) -> int:
         return sum(len(rows) for _, _, rows in self._parts)
@@ -209,10 +213,6 @@ class Slice:
 
     def shards(self) -> Sequence[range]:
         return even_shards(len(self))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint([[p, s.fingerprint, str(rows)] for p, s, rows in self._parts])
 
 
 VALIDATION = "valid/"  # ids of validation samples within the training source begin so
