@@ -42,7 +42,7 @@ class WeightedSum(PerSample):
         """
         terms = {name: self._term(name) for name in self.weights}
         taught = {
-            name: term.momentum
+            name: float(term.momentum)  # type: ignore[arg-type]
             for name, term in terms.items()
             if any(key.endswith("_teacher") for key in term.needs) and hasattr(term, "momentum")
         }

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -35,9 +35,10 @@ class Ema:
     @torch.no_grad()
     def update(self, decay: float | None = None) -> None:
         """Move the shadow towards the weights, by another decay than usual if one is given."""
-        shadow = [pair[0] for pair in self._pairs]
+        shadow: list[Tensor] = [pair[0] for pair in self._pairs]
+        own: list[Tensor] = [pair[1] for pair in self._pairs]
         step = 1 - (self.decay if decay is None else decay)
-        torch._foreach_lerp_(shadow, [pair[1] for pair in self._pairs], step)
+        torch._foreach_lerp_(shadow, own, step)
         for mine, theirs in self._buffers:
             mine.copy_(theirs)
 

@@ -102,7 +102,7 @@ class Episodes:
         one.eval()
         parts: list[tuple[Tensor, ...]] = []
         with torch.no_grad():
-            for batch in self.batches.over(chosen, number):
+            for batch in self.batches.over(chosen.tolist(), number):
                 tensors = self.frozen.fill(batch, self.place.device)
                 rows = {key: v for key, v in tensors.items() if isinstance(v, Tensor)}
                 index = rows["index"]

@@ -183,7 +183,7 @@ def train(
             if why or due(step, save_every):
                 last = state.save(step, len(batches))
                 log.add("checkpoint", step=step, path=str(last.relative_to(folder)))
-            if why:
+            if why and last:
                 log.add("stop", step=step, why=f"signal {why}")
                 progress.close()
                 raise Stopped(why, step, steps, last)
@@ -238,8 +238,8 @@ def make_batches(
         data.batch_size,
         needs=inputs_of(objective.needs),  # type: ignore[arg-type]
         seed=config.run.seed,
-        image=model.image.tower.preprocess if model.image else None,
-        tokenizer=model.text.tower.tokenizer if model.text else None,
+        image=model.image.tower.preprocess if model.image else None,  # type: ignore[arg-type]
+        tokenizer=model.text.tower.tokenizer if model.text else None,  # type: ignore[arg-type]
         augment=data.augment,
         augment_options=data.augment_options,
         crop_augment=data.crop_augment,
