@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "curate classifier": "vislang.cli.curate.classifier:classifier",
     "curate score": "vislang.cli.curate.score:score",
     "curate sample": "vislang.cli.curate.sample:sample",
+    "curate fetch": "vislang.cli.curate.fetch:fetch",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "probe": "vislang.cli.probe:probe",
     "domains show": "vislang.cli.domains:show",
