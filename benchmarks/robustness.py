@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-IMAGES, CLASSES, WIDTH, SAMPLE, PART = 50_000, 1_000, 512, 40, 2_500
+IMAGES, CLASSES, WIDTH, SAMPLE, PART = 50_000, 1_000, 512, 40, 512
 MOST_SECONDS, MOST_GB = 60.0, 2.0
 
 
@@ -60,10 +60,11 @@ def ours(folder: Path) -> dict[str, Any]:
     from vislang.evaluate.robustness import Robustness
     from vislang.store import DomainStore
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     _, found = Robustness().measure(DomainStore(folder))
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, **_memory(), "accuracy": found.plain[1].value}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    accuracy = found.plain[1].value
+    return {"seconds": seconds, "cpu_s": cpu, **_memory(), "accuracy": accuracy}
 
 
 def _memory() -> dict[str, float]:
@@ -156,6 +157,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]] | dict[str,
             "target": f"< {MOST_SECONDS:g} s",
             "met": found["seconds"] < MOST_SECONDS,
             "gate": gate,
+            "processor seconds": round(found["cpu_s"], 1),
             "accuracy": round(found["accuracy"], 4),
         },
         {

@@ -223,3 +223,16 @@ def test_an_image_too_small_to_write_on_is_rejected(tmp_path):
         Written(source, [0, 1], "plain", ["a", "b"], Writing())[0]
     with pytest.raises(UserError, match="size must be"):
         Writing(size=0)
+
+
+@pytest.mark.xdist_group("libraries")
+@pytest.mark.parametrize("kind", ["CLIP", "RESNET"])
+def test_architectures_of_open_clip_go_through_unchanged(kind, pictures, tmp_path):
+    """With random weights, by the name local-dir:PATH."""
+    import test_towers_open_clip as towers
+
+    folder = towers.open_clip_folder(tmp_path / "model", getattr(towers, kind))
+    arguments = [f"open_clip:local-dir:{folder}", str(pictures), "--out", str(tmp_path / "out")]
+    flags = ["--domains", "dim", "--prompts", "standard,own", "--analyses", "robustness,subspace"]
+    assert cli.main(["probe", *arguments, *flags, "--device", "cpu"]) == 0
+    assert read_scores(tmp_path / "out/scores/000000000/robustness.json").n == 24

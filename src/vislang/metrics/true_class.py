@@ -10,6 +10,7 @@ ranks do not depend on block size, threads or library.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,8 +74,12 @@ def true_class(
     guard = np.float32(8 * (weight.shape[1] + 4) ** 0.5 * _ULP)
     found = TrueClass(np.empty(len(label)), np.empty(len(label)), np.zeros(len(label), np.int64))
 
+    reading = threading.Lock()  # rows on disk keep a list of open files, which threads would tear
+
     def work(part: slice) -> None:
-        x, mine = unit64(rows[part]), label[part]
+        with reading:
+            x = np.array(rows[part], np.float64)
+        x, mine = unit64(x), label[part]
         own = np.einsum("nd,nd->n", x, weight[mine])
         found.own[part] = own
         others = len(weight) - 1

@@ -49,7 +49,7 @@ class DomainRows:
         if step != 1:
             return self[np.arange(start, stop, step)]
         out = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
-        for first, rows in self._parts():
+        for first, rows in self._parts(start, stop):
             begin, end = max(start, first), min(stop, first + len(rows))
             if begin < end:
                 out[begin - start : end - start] = rows[begin - first : end - first]
@@ -64,8 +64,11 @@ class DomainRows:
             for at in range(0, len(rows), size):
                 yield first + at, rows[at : at + size]
 
-    def _parts(self) -> Iterator[tuple[int, np.ndarray]]:
-        store = self._store
+    def _parts(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Rows of each part that holds an image of start .. stop; no other part is opened."""
+        store, stop = self._store, len(self) if stop is None else stop
         for number, (first, count) in enumerate(zip(store._starts.tolist(), store._counts)):
+            if first >= stop or first + count <= start:
+                continue
             begin = self._domain * int(count)
             yield first, store._rows.part(number)[begin : begin + int(count)]
