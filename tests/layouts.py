@@ -168,6 +168,11 @@ def mix(root: Path) -> Spec:
     return "mix:", {"parts": parts}
 
 
+def pure(root: Path) -> Spec:
+    spec, options = mix(root)
+    return "pure:", {"parts": [{**part, "weight": None} for part in options["parts"]]}
+
+
 def pairs(root: Path) -> Spec:
     spec, options = folder(root)
     source = open_source(spec, **options)
@@ -181,7 +186,7 @@ LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "digits": digits, "huggingface": huggingface, "webdataset": webdataset, "flickr": flickr,
     "table": table, "coco": coco, "redcaps": redcaps, "imagenet": imagenet, "zip": zip_,
     "folder": folder, "torchvision": torchvision, "pairs": pairs,
-    "mix": mix,
+    "mix": mix, "pure": pure,
 }  # fmt: skip
 
 

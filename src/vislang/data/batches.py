@@ -22,7 +22,7 @@ from vislang.data.crew import Crew
 from vislang.data.decode import Limits
 from vislang.data.episodes import check_episode, visits
 from vislang.data.needs import check_needs, check_sizes, check_views
-from vislang.data.order import rank_part, steps_in_epoch
+from vislang.data.order import rank_part, samples_in_epoch, steps_in_epoch
 from vislang.data.pieces import Batch, Pieces, is_crop, is_paired, views
 from vislang.data.sample import Source
 from vislang.data.transforms import build_augment
@@ -128,7 +128,7 @@ class Batches:
         self.source, self.batch_size, self.seed = source, batch_size, seed
         self.rank, self.world, self.workers = rank, world, workers
         self.drop_last, self.shuffle, self.pin = drop_last, shuffle, pin
-        self.samples = episode or len(source)
+        self.samples = samples_in_epoch(source, episode, batch_size) if shuffle else len(source)
         self._replace = episode_replace
         self._shares = getattr(source, "shares", ((len(source), 1.0),))
         if shuffle:
@@ -222,6 +222,9 @@ class Batches:
         """The samples of an epoch in order, numbered as `Pieces` wants them."""
         if not self.shuffle:
             return np.arange(self.samples)
+        own = getattr(self.source, "visits", None)
+        if own is not None:
+            return own(self.seed, epoch, self.batch_size)
         return visits(self.seed, epoch, self._shares, self.samples, self._replace)
 
     def _run(self, parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Batch]:

@@ -69,6 +69,20 @@ def steps_in_epoch(n: int, batch_size: int, drop_last: bool = True) -> int:
     return n // batch_size if drop_last else -(-n // batch_size)
 
 
+def samples_in_epoch(source: object, episode: int, batch_size: int) -> int:
+    """How many samples an epoch visits: an episode's, what the source says, or all.
+
+    A source may say it by `samples_in_epoch(batch_size)`, together with `visits(seed, epoch,
+    batch_size)`, which then takes the place of the order (`sources/pure.py`).
+    """
+    own = getattr(source, "samples_in_epoch", None)
+    if own is None:
+        return episode or len(source)  # type: ignore[arg-type]
+    if episode:
+        raise UserError("This source has epochs of its own: leave data.episode at 0.")
+    return own(batch_size)
+
+
 def rank_part(indices: np.ndarray, rank: int = 0, world: int = 1) -> np.ndarray:
     """The part of a global batch that belongs to one process; the parts of all join to it again.
 

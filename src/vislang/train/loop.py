@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from vislang.config import TrainConfig
 from vislang.data.batches import Batches
-from vislang.data.order import steps_in_epoch
+from vislang.data.order import samples_in_epoch, steps_in_epoch
 from vislang.data.sample import Source
 from vislang.data.sources import open_source
 from vislang.devices import (
@@ -84,9 +84,9 @@ def train(
     place = settle(config)
     source = source or open_source(config.data.train, **config.data.train_options)
     # A batch larger than the source makes no step; the loader says so in better words.
-    steps = total_steps(
-        config, max(1, steps_in_epoch(config.data.episode or len(source), config.data.batch_size))
-    )
+    size = config.data.batch_size
+    epoch = samples_in_epoch(source, config.data.episode, max(1, size))
+    steps = total_steps(config, max(1, steps_in_epoch(epoch, size)))
     model, objective = make_model(config, place, steps)
     check_needs(model, objective, config)
     batches = make_batches(config, source, model, objective, place)

@@ -31,6 +31,7 @@ SOURCES: dict[str, str] = {
     "folder": "vislang.data.sources.folder:FolderOfClasses",
     "torchvision": "vislang.data.sources.torchvision:TorchvisionDataset",
     "mix": "vislang.data.sources.mix:Mixture",
+    "pure": "vislang.data.sources.pure:Pure",
 }
 
 # What a layout can give, for the message when something is missing.
@@ -49,6 +50,7 @@ GIVES: dict[str, frozenset[str]] = {
     "folder": _ALL,
     "torchvision": _ALL,
     "mix": _ALL,
+    "pure": _ALL,
 }
 
 
