@@ -220,7 +220,7 @@ def test_the_command_writes_table_page_and_json(redcaps, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "without: 1 (zero embedding)" in said and "pairs:" in said
     page = (out / "report.html").read_text()
-    assert page.count('class="example"') >= 6 and "data:image" in page
+    assert page.count("<td><strong>") == 6 and "data:image" in page
     assert "a red bird" in page and "http" not in page.split("</style>")[1].split("<script>")[0]
     assert len(open_source(f"pairs:{out}")) == 6
     assert cli.main(["curate", "neighbours", str(redcaps), "--out", str(tmp_path / "b"),
