@@ -1,0 +1,77 @@
+"""Models, pictures and numbers that the tests of localization share."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+NUMBERS = json.loads((GOLDEN / "localize.json").read_text())
+PROMPTS = {
+    "astronaut_tall": ["a woman in an orange suit", "the space shuttle"],
+    "coffee_wide": ["a cup of coffee", "spoon on a wooden table"],
+}
+
+
+@cache
+def picture(name: str) -> np.ndarray:
+    """Pictures that come with scikit-image, cut as the golden numbers want them."""
+    from skimage import data
+
+    return data.coffee() if name == "coffee_wide" else data.astronaut()[:400, 60:360].copy()
+
+
+def open_clip_config(**vision) -> dict:
+    """An open_clip_config.json with the golden text side."""
+    return {
+        "model_cfg": {
+            "embed_dim": 64,
+            "quick_gelu": True,
+            "vision_cfg": {"image_size": 224, **vision},
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1,
+                         "layers": 2},
+        },
+        "preprocess_cfg": {},
+    }  # fmt: skip
+
+
+def weights(golden, prefix: str) -> dict[str, torch.Tensor]:
+    """A state dict in OpenAI's names, as the golden file holds it."""
+    state = {
+        key.removeprefix(prefix): torch.from_numpy(golden[key].astype(np.float32))
+        for key in golden.files
+        if key.startswith(prefix)
+    }
+    words = torch.zeros(49408, 64)
+    words[torch.from_numpy(golden[prefix + "token_rows"])] = state.pop("token_values")
+    state.pop("token_rows")
+    return state | {"token_embedding.weight": words}
+
+
+def golden_model(folder: Path, golden, prefix: str, **vision) -> str:
+    """A MODEL in open_clip's own format, made from golden weights."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps(open_clip_config(**vision)))
+    save_file(weights(golden, prefix), folder / "open_clip_model.safetensors")
+    return f"open_clip:local-dir:{folder}"
+
+
+@cache
+def small_model(image: str = "scratch_vit", **options):
+    """A tiny dual encoder with random weights, always the same."""
+    from vislang.config import ModelConfig, TowerConfig
+    from vislang.models.build import build_model
+
+    torch.manual_seed(0)
+    options = options or {"image_size": 32, "patch": 8, "width": 32, "depth": 2, "heads": 2}
+    text = {"width": 32, "depth": 1, "heads": 2, "context": 16}
+    config = ModelConfig(
+        image=TowerConfig(name=image, options=options, head="linear"),
+        text=TowerConfig(name="scratch_text", options=text, head="linear"),
+        width=16,
+    )
+    return build_model(config).eval()
