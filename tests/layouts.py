@@ -169,7 +169,7 @@ def mix(root: Path) -> Spec:
 
 
 def pure(root: Path) -> Spec:
-    spec, options = mix(root)
+    _, options = mix(root)
     return "pure:", {"parts": [{**part, "weight": None} for part in options["parts"]]}
 
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "curate score": "vislang.cli.curate.score:score",
     "curate sample": "vislang.cli.curate.sample:sample",
     "curate fetch": "vislang.cli.curate.fetch:fetch",
+    "curate collage": "vislang.cli.curate.collage:collage",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "probe": "vislang.cli.probe:probe",
     "domains show": "vislang.cli.domains:show",

@@ -159,7 +159,7 @@ def _units(path: Path, shard: int) -> tuple[list[Unit], pa.Table]:
         spans = _spans(table["domain"].to_pylist())
     units = []
     for place, (domain, runs) in enumerate(sorted(spans.items())):
-        folder, number, first = f"{place:03d}-{_file_name(domain)}", 0, 0
+        folder, number, first = f"{place:03d}-{file_name(domain)}", 0, 0
         for start, stop in runs:
             for at in range(start, stop, shard):
                 rows = (at, min(at + shard, stop))
@@ -178,7 +178,8 @@ def _spans(domains: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
     return spans
 
 
-def _file_name(domain: str) -> str:
+def file_name(domain: str) -> str:
+    """A domain as a part of a file's name: cifar/fog/4 becomes cifar-fog-4."""
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in domain)[:80]
 
 
