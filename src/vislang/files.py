@@ -246,7 +246,7 @@ def _run_on_ray(left, work, folder, finish, failures) -> None:  # pragma: no cov
         raise UserError("engine 'ray' needs the package ray: pip install ray.") from error
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
-    remote = ray.remote(work)
+    remote = ray.remote(lambda unit, folder: work(unit, folder))  # ray takes no partial
     waiting = {remote.remote(unit, folder): unit for unit in left}
     while waiting:
         ready, _ = ray.wait(list(waiting))

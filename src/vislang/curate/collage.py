@@ -89,7 +89,7 @@ def draw_collages(
 
 
 def _tile(fetched: Path, layout: str, row: dict[str, Any], how: Collage) -> Image.Image | None:
-    """A picture with its caption below; a grey one where it is hidden; None if it cannot be drawn."""
+    """A picture with its caption below; a grey one if hidden; None if it cannot be drawn."""
     from PIL import Image, ImageDraw
 
     tagged = row.get("nsfw")
