@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from vislang.config import to_dict
 from vislang.devices import autocast, pick_device, pick_precision
 from vislang.errors import UserError
+from vislang.localize.dense import resized
 from vislang.localize.protocol import (
     PLAIN,
     Located,
@@ -176,20 +177,7 @@ class SlicVit:
         return (F.normalize(rows, dim=-1) @ texts.to(rows.device).T).cpu().numpy(), notes
 
     def _resized(self, picture: np.ndarray) -> np.ndarray:
-        """The picture as the tower sees it, by Pillow's bicubic filter."""
-        from PIL import Image
-
-        o, patch = self.options, self.vit.patch
-        height, width = (o.size, o.size) if o.size else self.vit.size
-        if o.aspect == "keep":
-            longer, own = max(height, width), max(picture.shape[:2])
-            height, width = (
-                max(2, round(longer * side / own / patch)) * patch for side in picture.shape[:2]
-            )
-        if picture.shape[:2] == (height, width):
-            return np.ascontiguousarray(picture)
-        image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+        return resized(picture, self.vit, self.options.size, self.options.aspect)
 
     def _locate(
         self, picture: np.ndarray, phrases: Sequence[str], maps: np.ndarray, pairs: Pairs, rows

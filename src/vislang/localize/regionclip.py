@@ -1,0 +1,303 @@
+"""Regions embedded by a CLIP ResNet, as RegionCLIP does without training on boxes.
+
+Zhong et al. 2022, arXiv:2112.09106: the ResNet up to its third stage, RoIAlign of each proposal,
+the fourth stage and CLIP's attention pool on that; softmax(cosine / 0.01) over the classes and an
+all-zero background.  Proposals are given, or those of torchvision's RPN.  Scores are fused with
+objectness as sqrt(p · sigmoid(o)); the published code takes the raw logit o, which may exceed 1 and
+gives NaN (a dropped box) below 0: `fusion="logit"` reproduces that, without NaN leaving here.
+B: boxes, C: classes, D: joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vislang.config import to_dict
+from vislang.devices import pick_device
+from vislang.errors import UserError
+from vislang.localize.protocol import PLAIN, Located, Phrases, checked, with_options
+from vislang.localize.resnet import find_resnet
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from vislang.models.dual import DualEncoder
+
+FUSIONS = ("none", "sigmoid", "logit")
+
+
+def stem_features(net: Any, images: Float[Tensor, "N 3 H W"]) -> Tensor:
+    """The stride-16 map of a CLIP ResNet: normalised images -> [N, C, H / 16, W / 16]."""
+    x = net.stem(images)
+    for layer in (net.layer1, net.layer2, net.layer3):
+        x = layer(x)
+    return x
+
+
+def region_embeddings(
+    net: Any, features: Float[Tensor, "N C h w"], boxes: list[Float[Tensor, "B 4"]]
+) -> Float[Tensor, "R D"]:
+    """Embeddings of the boxes of each image, not normalised, one image after the other.
+
+    Args:
+        net: open_clip's ModifiedResNet.
+        features: of `stem_features`.
+        boxes: for each image, x1 y1 x2 y2 in pixels of the network's input.
+    """
+    from torchvision.ops import roi_align
+
+    places = net.attnpool.positional_embedding.shape[0] - 1
+    side = 2 * round(places**0.5)
+    pooled = roi_align(features, boxes, (side, side), 1 / 16, 0, aligned=True)
+    return net.attnpool(net.layer4(pooled))
+
+
+def class_scores(
+    rows: Float[Tensor, "B D"], texts: Float[Tensor, "C D"], temperature: float = 0.01
+) -> tuple[Float[Tensor, "B C1"], Float[Tensor, "B C1"]]:
+    """Logits and probabilities over the classes and, last, the background (logit 0)."""
+    logits = F.normalize(rows, dim=-1) @ F.normalize(texts, dim=-1).T / temperature
+    logits = torch.cat([logits, logits.new_zeros(len(logits), 1)], 1)
+    return logits, logits.softmax(-1)
+
+
+def fuse(p: Tensor, objectness: Tensor | None, fusion: str) -> Tensor:
+    """Class probabilities [B, C] and objectness logits [B] as one score; never NaN."""
+    if fusion not in FUSIONS:
+        raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}.")
+    if fusion == "none" or objectness is None:
+        return p
+    share = objectness.sigmoid() if fusion == "sigmoid" else objectness
+    fused = (p * share[:, None].clamp_min(0)).sqrt()
+    # The published square root of a negative product drops the row: a score that nothing keeps.
+    return torch.where(share[:, None] < 0, torch.full_like(fused, -1.0), fused)
+
+
+class Selected(NamedTuple):
+    """Boxes [K, 4], scores [K], classes [K], and which proposal each was [K]."""
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    proposals: Tensor
+
+
+def select(
+    boxes: Float[Tensor, "B 4"],
+    scores: Float[Tensor, "B C"],
+    size: tuple[int, int],
+    *,
+    threshold: float = 0.001,
+    overlap: float = 0.5,
+    most: int = 100,
+) -> Selected:
+    """Above the threshold, suppressed within each class, the best `most`.
+
+    Args:
+        boxes: proposals; clipped to `size` (height, width) first.
+        scores: of each class, the background left out.
+        size: height and width.
+        threshold: scores must be above it.
+        overlap: of suppression, within a class.
+        most: boxes that stay at most.
+    """
+    from torchvision.ops import batched_nms, clip_boxes_to_image
+
+    boxes = clip_boxes_to_image(boxes, size)
+    rows, classes = torch.nonzero(scores > threshold, as_tuple=True)
+    kept = batched_nms(boxes[rows], scores[rows, classes], classes, overlap)[:most]
+    rows, classes = rows[kept], classes[kept]
+    return Selected(boxes[rows], scores[rows, classes], classes, rows)
+
+
+def propose(
+    boxes: Sequence[Float[Tensor, "n 4"]],
+    logits: Sequence[Float[Tensor, " n"]],
+    size: tuple[int, int],
+    *,
+    overlap: float = 0.9,
+    before: int = 1000,
+    after: int = 1000,
+) -> tuple[Tensor, Tensor]:
+    """The best proposals of all levels of a region proposal network, by logit.
+
+    Each level's best `before`, clipped, empty ones dropped, suppressed within the level; then the
+    best `after` overall.
+    """
+    from torchvision.ops import batched_nms, clip_boxes_to_image
+
+    some, levels, strength = [], [], []
+    for level, (box, logit) in enumerate(zip(boxes, logits)):
+        top = logit.topk(min(before, len(logit)))
+        some.append(clip_boxes_to_image(box[top.indices], size))
+        strength.append(top.values)
+        levels.append(torch.full((len(top.values),), level))
+    all_boxes, all_logits = torch.cat(some), torch.cat(strength)
+    filled = ((all_boxes[:, 2:] - all_boxes[:, :2]) > 0).all(1) & all_logits.isfinite()
+    all_boxes, all_logits = all_boxes[filled], all_logits[filled]
+    kept = batched_nms(all_boxes, all_logits, torch.cat(levels).to(all_boxes.device)[filled], overlap)[:after]  # noqa: E501  fmt: skip
+    return all_boxes[kept], all_logits[kept]
+
+
+def grid_boxes(size: tuple[int, int], sides: Sequence[int] = (64, 128, 256, 512)) -> Tensor:
+    """Boxes of several sizes and shapes all over a picture: proposals without any network."""
+    found = [[0.0, 0.0, float(size[1]), float(size[0])]]
+    for side in sides:
+        for ratio in (0.5, 1.0, 2.0):
+            h, w = side * ratio**0.5, side / ratio**0.5
+            if h > size[0] or w > size[1]:
+                continue
+            for y in np.arange(0, size[0] - h + 1, h / 2):
+                found += [[x, y, x + w, y + h] for x in np.arange(0, size[1] - w + 1, w / 2)]
+    return torch.tensor(found, dtype=torch.float32)
+
+
+def torchvision_rpn(weights: str, size: int = 800) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
+    """Proposals and logits by the RPN of torchvision's Faster R-CNN (ResNet-50 FPN).
+
+    Args:
+        weights: a state dict as .safetensors; empty for random weights (tests).
+        size: of the shorter side inside the network.
+    """
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    net: Any = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=size).eval()
+    if weights:
+        from safetensors.torch import load_file
+
+        net.load_state_dict(load_file(weights))
+
+    def run(picture: np.ndarray) -> tuple[Tensor, Tensor]:
+        image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+        with torch.no_grad():
+            small, _ = net.transform([image])
+            maps = list(net.backbone(small.tensors).values())
+            logits, deltas = net.rpn.head(maps)
+            anchors = net.rpn.anchor_generator(small, maps)
+            counts = [o[0].numel() for o in logits]
+            flat = [o.permute(0, 2, 3, 1).reshape(-1) for o in logits]
+            turned = [
+                d.view(1, -1, 4, *d.shape[2:]).permute(0, 3, 4, 1, 2).reshape(-1, 4) for d in deltas
+            ]
+            boxes = net.rpn.box_coder.decode(torch.cat(turned), anchors)[:, 0]
+            found, strength = propose(boxes.split(counts), flat, small.image_sizes[0])
+        height, width = small.image_sizes[0]
+        scale = [picture.shape[1] / width, picture.shape[0] / height] * 2
+        return found * torch.tensor(scale), strength
+
+    return run
+
+
+@dataclass(frozen=True)
+class RegionOptions:
+    """Options of `regionclip`.
+
+    Args:
+        proposals: grid (many fixed boxes), or rpn (torchvision's, needs `rpn`).
+        rpn: .safetensors of torchvision's fasterrcnn_resnet50_fpn.
+        shorter: pixels of the shorter side.
+        longest: pixels of the longer side at most.
+        fusion: of objectness: sigmoid, none, or logit (published).
+        threshold: least score.
+        overlap: of suppression within a phrase.
+        boxes: at most so many a phrase.
+        background: phrases are compared with an all-zero background only, each alone; false makes
+            the phrases of a picture compete as classes do.
+        templates: prompts with {} whose embeddings are averaged.
+    """
+
+    proposals: str = "grid"
+    rpn: str = ""
+    shorter: int = 800
+    longest: int = 1333
+    fusion: str = "sigmoid"
+    threshold: float = 0.001
+    overlap: float = 0.5
+    boxes: int = 1
+    background: bool = True
+    templates: tuple[str, ...] = PLAIN
+
+
+class RegionClip:
+    """Localizer by regions of a CLIP ResNet; proposals may be given with each call."""
+
+    def __init__(self, model: DualEncoder, **options: Any):
+        self.options: RegionOptions = with_options(RegionOptions, options, "localize.options")
+        o = self.options
+        if o.proposals not in ("grid", "rpn") or (o.proposals == "rpn" and not o.rpn):
+            raise UserError(
+                "proposals must be grid, or rpn together with the option rpn: a .safetensors of"
+                f" torchvision's fasterrcnn_resnet50_fpn; got {o.proposals!r}."
+            )
+        if o.fusion not in FUSIONS:
+            raise UserError(f"fusion must be one of {', '.join(FUSIONS)}, got {o.fusion!r}.")
+        self.name, self.settings = "regionclip", to_dict(o)
+        self.model = model.eval()
+        self.net = find_resnet(model, "The localizer regionclip")
+        self.phrases = Phrases(model, o.templates)
+        self._rpn = torchvision_rpn(o.rpn) if o.proposals == "rpn" else None
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        phrases: Sequence[Sequence[str]],
+        boxes: Sequence[np.ndarray] | None = None,
+    ) -> list[list[Located]]:
+        """For each picture and each of its phrases the best proposals.
+
+        `boxes` [B, 4] of each picture take the place of the proposals (ground-truth boxes).
+        """
+        pictures = checked(images, phrases)
+        given: Sequence[Any] = boxes if boxes is not None else [None] * len(pictures)
+        return [self._one(*each) for each in zip(pictures, phrases, given)]
+
+    def _one(self, picture: np.ndarray, phrases: Sequence[str], given: Any) -> list[Located]:
+        from PIL import Image
+
+        if not len(phrases):
+            return []
+        o, tower = self.options, self.model.side("image").tower
+        height, width = picture.shape[:2]
+        scale = min(o.shorter / min(height, width), o.longest / max(height, width))
+        size = max(32, round(height * scale)), max(32, round(width * scale))
+        small = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR))
+        factor = torch.tensor([size[1] / width, size[0] / height] * 2)
+        objectness = None
+        if given is not None:
+            proposals = torch.from_numpy(np.asarray(given, np.float32).reshape(-1, 4)) * factor
+        elif self._rpn is not None:
+            proposals, objectness = self._rpn(picture)
+            proposals = proposals * factor
+        else:
+            proposals = grid_boxes(size)
+        texts, notes = self.phrases(phrases)
+        device = next(self.net.parameters()).device
+        with torch.no_grad():
+            image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None].to(device)
+            features = stem_features(self.net, tower.pixels(image))  # type: ignore[operator]
+            rows = region_embeddings(self.net, features, [proposals.to(device)]).float().cpu()
+        out = []
+        for k, told in enumerate(notes):
+            chosen = texts[k : k + 1].cpu() if o.background else texts.cpu()
+            p = class_scores(rows, chosen)[1][:, 0 if o.background else k][:, None]
+            found = select(
+                proposals, fuse(p, objectness, o.fusion), size,
+                threshold=o.threshold, overlap=o.overlap, most=o.boxes,
+            )  # fmt: skip
+            out.append(Located((found.boxes / factor).numpy(), found.scores.numpy(), None, told))
+        return out
+
+
+def build(spec: Any, device: str = "auto", **options: Any) -> RegionClip:
+    """Proposals embedded by a CLIP ResNet (RegionCLIP's zero-shot inference)."""
+    from vislang.models.pretrained import load_model
+
+    model = load_model(spec, pick_device(device)) if isinstance(spec, str) else spec
+    return RegionClip(model, **options)
