@@ -158,7 +158,8 @@ def main() -> list[dict[str, Any]]:
         shutil.rmtree(root)
     bound = min(reading, product)
     notes = {"rows": given.rows, "top_k": k, "cold_read_rows_per_s": round(reading),
-             "product_rows_per_s": round(product), "hours_for_250_m": LAION / rate / 3600}  # fmt: skip
+             "product_rows_per_s": round(product),
+             "hours_for_250_m": LAION / rate / 3600}  # fmt: skip
     return [
         {"case": "streaming, of the slower of disk and product", "value": rate, "unit": "rows/s",
          "reference": bound, "reference_is": "min(cold read, bare product)",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,19 @@ from vislang.store.rows import read_header
 _AHEAD = 2
 
 
-def read_blocks(path: Path, rows: int = 16_384) -> Iterator[tuple[int, np.ndarray]]:
+def read_blocks(
+    path: Path, rows: int = 16_384, convert: Callable[[int, np.ndarray], Any] | None = None
+) -> Iterator[tuple[int, Any]]:
     """(first row, rows [b, D] as stored) of consecutive blocks.
 
     Plain reads into three buffers rather than a memory map: page faults of a mapping are served
     one by one, in the thread that computes. A block is valid until the next one is asked for.
+
+    Args:
+        path: a .npy file of rows.
+        rows: of a block.
+        convert: called in the reading thread with (number of the buffer, block); what it returns
+            comes in the block's place. There are three buffers.
 
     Raises:
         UserError: the file is torn, or cannot be read to its end.
@@ -30,13 +39,13 @@ def read_blocks(path: Path, rows: int = 16_384) -> Iterator[tuple[int, np.ndarra
     shape, dtype = read_header(path)
     n, width = int(shape[0]), int(shape[1])
     free: queue.Queue = queue.Queue()
-    for _ in range(_AHEAD + 1):
-        free.put(np.empty((min(rows, max(n, 1)), width), dtype))
+    for number in range(_AHEAD + 1):
+        free.put((number, np.empty((min(rows, max(n, 1)), width), dtype)))
     full: queue.Queue = queue.Queue()
     stop = threading.Event()
     skip = path.stat().st_size - n * width * dtype.itemsize
     reader = threading.Thread(
-        target=_read, args=(path, skip, n, free, full, stop), daemon=True, name="blocks"
+        target=_read, args=(path, skip, n, free, full, stop, convert), daemon=True, name="blocks"
     )
     reader.start()
     try:
@@ -46,9 +55,9 @@ def read_blocks(path: Path, rows: int = 16_384) -> Iterator[tuple[int, np.ndarra
                 return
             if isinstance(item, Exception):
                 raise UserError(f"{path} cannot be read: {item}.") from item
-            first, buffer, count = item
-            yield first, buffer[:count]
-            free.put(buffer)
+            first, slot, block = item
+            yield first, block
+            free.put(slot)
     finally:
         stop.set()
         free.put(None)
@@ -56,19 +65,22 @@ def read_blocks(path: Path, rows: int = 16_384) -> Iterator[tuple[int, np.ndarra
 
 
 def _read(
-    path: Path, skip: int, n: int, free: queue.Queue, full: queue.Queue, stop: threading.Event
-) -> None:
+    path: Path, skip: int, n: int, free: queue.Queue, full: queue.Queue, stop: threading.Event,
+    convert: Callable[[int, np.ndarray], Any] | None,
+) -> None:  # fmt: skip
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(skip)
             first = 0
             while first < n and not stop.is_set():
-                buffer = free.get()
-                if buffer is None:
+                slot = free.get()
+                if slot is None:
                     return
+                number, buffer = slot
                 count = min(len(buffer), n - first)
                 _fill(file, memoryview(buffer[:count]).cast("B"))
-                full.put((first, buffer, count))
+                block = buffer[:count]
+                full.put((first, slot, convert(number, block) if convert else block))
                 first += count
         full.put(None)
     except Exception as error:

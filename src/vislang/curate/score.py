@@ -210,10 +210,18 @@ def log_probs_of(path: Path, classifier: DomainClassifier, how: Scoring) -> Any:
 
     precision = pick_precision(how.precision, torch.device("cpu"))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    made: dict[int, torch.Tensor] = {}
+
+    def convert(number: int, block: np.ndarray) -> torch.Tensor:
+        # In the reading thread, and into memory that is there already: a new array a block costs
+        # as much in page faults as a third of the product.
+        if number not in made:
+            made[number] = torch.empty(len(block), block.shape[1], dtype=dtype)
+        native = block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
+        return made[number][: len(block)].copy_(torch.from_numpy(native))
+
     with torch.inference_mode():
-        for first, block in read_blocks(path, how.block):
-            native = block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
-            x = torch.from_numpy(native).to(dtype)
+        for first, x in read_blocks(path, how.block, convert):
             yield first, classifier.log_probs(x).numpy()
 
 
