@@ -148,7 +148,9 @@ def make_parser(
 
 def _add_positional(parser, name: str, kind: Any, parameter: inspect.Parameter, help: str) -> None:
     if typing.get_origin(kind) is list:  # RUN...
-        parser.add_argument(name, type=typing.get_args(kind)[0], nargs="+", help=help)
+        given = {} if parameter.default is inspect.Parameter.empty else {"default": []}
+        nargs = "*" if given else "+"
+        parser.add_argument(name, type=typing.get_args(kind)[0], nargs=nargs, help=help, **given)
     elif parameter.default is inspect.Parameter.empty:
         parser.add_argument(name, type=kind, help=help)
     else:

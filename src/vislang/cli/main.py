@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "curate collage": "vislang.cli.curate.collage:collage",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "probe": "vislang.cli.probe:probe",
+    "localize": "vislang.cli.localize:localize",
     "domains show": "vislang.cli.domains:show",
     "report": "vislang.cli.report:report",
     "list": "vislang.cli.list:list_parts",

@@ -6,7 +6,7 @@ with everything.  These methods let each patch of the *last* block see itself or
     maskclip   each token sees itself alone                       Zhou et al. 2022, arXiv:2112.01071
     sclip      softmax(q qᵀ) + softmax(k kᵀ)                      Wang et al. 2023, arXiv:2312.01597
     naclip     softmax(k kᵀ + Gaussian of the distance), without
-               the residual and the MLP of the last block         Hajimiri et al. 2024, arXiv:2404.08181
+               the last block's residual and MLP              Hajimiri et al. 2024, arXiv:2404.08181
 
 The three papers also choose prompts and sizes; those are options here.
 B: images, L: tokens, h, w: tokens down and across, D: width, P: phrases.
@@ -82,7 +82,9 @@ class DenseOptions:
     heat: bool = True
 
 
-def dense_features(vit: Vit, images: Tensor, method: str, upsample: int = 1, gaussian: float = 5.0) -> Tensor:  # noqa: E501  fmt: skip
+def dense_features(
+    vit: Vit, images: Tensor, method: str, upsample: int = 1, gaussian: float = 5.0
+) -> Tensor:
     """A row in the joint space for each token: uint8 [B, 3, H, W] -> [B, h, w, D]."""
     x, grid = vit.tokens(images, upsample)
     for block in vit.blocks[:-1]:
@@ -156,12 +158,16 @@ class Dense:
             alike = [i for i, s in enumerate(small) if s.shape == shape]
             stack = torch.from_numpy(np.stack([small[i] for i in alike])).permute(0, 3, 1, 2)
             with torch.no_grad(), autocast(device, pick_precision(o.precision, device)):
-                found = dense_features(self.vit, stack.to(device), self.name, o.upsample, o.gaussian)  # noqa: E501  fmt: skip
+                found = dense_features(
+                    self.vit, stack.to(device), self.name, o.upsample, o.gaussian
+                )
             for i, feature in zip(alike, F.normalize(found.float(), dim=-1)):
                 out[i] = feature
         return out
 
-    def _locate(self, picture: np.ndarray, phrases: Sequence[str], feature: Tensor) -> list[Located]:  # noqa: E501  fmt: skip
+    def _locate(
+        self, picture: np.ndarray, phrases: Sequence[str], feature: Tensor
+    ) -> list[Located]:
         if not len(phrases):
             return []
         o = self.options
@@ -218,8 +224,7 @@ def resized(picture: np.ndarray, vit: Vit, size: int, aspect: str) -> np.ndarray
     if aspect == "keep":
         longer, own = max(height, width), max(picture.shape[:2])
         height, width = (
-            max(2, round(longer * side / own / vit.patch)) * vit.patch
-            for side in picture.shape[:2]
+            max(2, round(longer * side / own / vit.patch)) * vit.patch for side in picture.shape[:2]
         )
     if picture.shape[:2] == (height, width):
         return np.ascontiguousarray(picture)

@@ -118,7 +118,7 @@ class Owl:
         return made["pixel_values"]
 
     def look(self, pictures: Sequence[np.ndarray]) -> list[tuple[Tensor, Tensor]]:
-        """Features [N, D] and boxes [N, 4] (centre and size in [0, 1]) of each picture's patches."""
+        """Features [N, D] and boxes [N, 4] (centre, size in [0, 1]) of each picture's patches."""
         device = self.model.device
         with torch.no_grad(), autocast(device, pick_precision(self.options.precision, device)):
             maps, *_ = self.model.image_embedder(self.pixels(pictures).to(device))
@@ -175,7 +175,7 @@ def _squared(picture: np.ndarray) -> np.ndarray:
 
 
 def _processor(kind: str, size: int) -> Any:
-    from transformers import OwlViTImageProcessor, Owlv2ImageProcessor
+    from transformers import Owlv2ImageProcessor, OwlViTImageProcessor
 
     square = {"height": size, "width": size}
     if kind == "owlvit":
@@ -185,7 +185,7 @@ def _processor(kind: str, size: int) -> Any:
 
 def build(spec: Any, device: str = "auto", **options: Any) -> Owl:
     """OWL-ViT or OWLv2 from a folder in transformers' format."""
-    from transformers import OwlViTForObjectDetection, Owlv2ForObjectDetection
+    from transformers import Owlv2ForObjectDetection, OwlViTForObjectDetection
 
     if not isinstance(spec, str | Path):
         kind = spec.config.model_type

@@ -44,7 +44,9 @@ def selective_search(
     """Rectangles (inclusive pixel indices) and sizes of all regions: first parts, then merges."""
     from skimage.segmentation import felzenszwalb
 
-    labels = felzenszwalb(image.astype(np.float64) / 255, scale=scale, sigma=sigma, min_size=min_size)  # noqa: E501  fmt: skip
+    labels = felzenszwalb(
+        image.astype(np.float64) / 255, scale=scale, sigma=sigma, min_size=min_size
+    )
     regions = _first_regions(image, labels)
     pixels = image.shape[0] * image.shape[1]
     likeness = {
@@ -73,7 +75,9 @@ def _first_regions(image: np.ndarray, labels: np.ndarray) -> list[_Region]:
     from skimage.color import rgb2hsv
     from skimage.feature import local_binary_pattern
 
-    values, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)  # noqa: E501  fmt: skip
+    values, first, inverse, sizes = np.unique(
+        labels, return_index=True, return_inverse=True, return_counts=True
+    )
     inverse = inverse.reshape(labels.shape)
     count = len(values)
     hsv = rgb2hsv(image.astype(np.float64))

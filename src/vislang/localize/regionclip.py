@@ -142,7 +142,9 @@ def propose(
     all_boxes, all_logits = torch.cat(some), torch.cat(strength)
     filled = ((all_boxes[:, 2:] - all_boxes[:, :2]) > 0).all(1) & all_logits.isfinite()
     all_boxes, all_logits = all_boxes[filled], all_logits[filled]
-    kept = batched_nms(all_boxes, all_logits, torch.cat(levels).to(all_boxes.device)[filled], overlap)[:after]  # noqa: E501  fmt: skip
+    kept = batched_nms(
+        all_boxes, all_logits, torch.cat(levels).to(all_boxes.device)[filled], overlap
+    )[:after]
     return all_boxes[kept], all_logits[kept]
 
 

@@ -93,7 +93,12 @@ def dilated_features(net: Any, x: Tensor) -> Tensor:
 
 def _box_filter(x: Tensor, rate: int) -> Tensor:
     """Mean of four pixels `rate` apart: what 2 x 2 pooling is to a dilated map."""
-    return (x[..., :-rate, :-rate] + x[..., rate:, :-rate] + x[..., :-rate, rate:] + x[..., rate:, rate:]) / 4  # noqa: E501  fmt: skip
+    return (
+        x[..., :-rate, :-rate]
+        + x[..., rate:, :-rate]
+        + x[..., :-rate, rate:]
+        + x[..., rate:, rate:]
+    ) / 4
 
 
 def _bottleneck(block: Any, x: Tensor, rate: int, strided: bool) -> Tensor:
@@ -199,7 +204,16 @@ class Resnet:
                 heat = (heat - heat.min()) / (heat.max() - heat.min() + 1e-8)
             else:
                 heat = torch.exp(cosine / o.temperature)
-            found = located(heat.cpu().numpy(), picture.shape[:2], o.alpha, o.boxes, o.search, o.least, told, o.heat)  # noqa: E501  fmt: skip
+            found = located(
+                heat.cpu().numpy(),
+                picture.shape[:2],
+                o.alpha,
+                o.boxes,
+                o.search,
+                o.least,
+                told,
+                o.heat,
+            )
             if o.corners == "indices":
                 step = np.array([picture.shape[1] / o.size, picture.shape[0] / o.size], np.float32)
                 found.boxes[:, 2:] -= step

@@ -1,0 +1,187 @@
+"""vislang localize: boxes and heat-maps for phrases in a picture, or over a whole benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vislang.errors import UserError
+
+
+def localize(
+    model: str,
+    image: Path,
+    phrases: list[str] = [],  # noqa: B006  read only
+    *,
+    out: Path | None = None,
+    method: str = "",
+    options: dict[str, Any] | None = None,
+    suite: str = "",
+    format: str = "flickr",
+    images: Path | None = None,
+    limit: int = 0,
+    several: str = "union",
+    subset: str = "ablation",
+    tasks: tuple[str, ...] = ("localization",),
+    shard: int = 64,
+    device: str = "auto",
+) -> None:
+    """Draw boxes and heat-maps where a picture shows what the phrases say; no training needed.
+
+    With --suite a whole benchmark is judged: IMAGE is then its annotations (grounding) or the
+    file of its samples (grit), --images the pictures, --out a folder; the same command again goes
+    on where it stopped.
+
+    Args:
+        model: a run folder, a checkpoint, a name such as open_clip:ViT-B-32/openai, or a folder of
+            an OWL-ViT or OWLv2 as transformers saves it.
+        image: a picture file; annotations or samples with --suite.
+        phrases: what to look for, each in quotes.
+        out: the drawing (.png, by default IMAGE-boxes.png), or the folder of a suite.
+        method: slicvit, maskclip, sclip, naclip, resnet, selective_search, regionclip, owlvit,
+            owlv2, centre, random; by default what fits the model.
+        options: of the method, for example --options.preset vit14/flickr --options.boxes 3.
+        suite: grounding or grit.
+        format: of the annotations of grounding: flickr, zsg, refcoco or coco.
+        images: folder or .zip of the pictures of a suite.
+        limit: phrases or samples to take, 0 for all.
+        several: boxes of one phrase: union, or any of them.
+        subset: ablation or test, the name of grit's submission.
+        tasks: of grit: localization, refexp.
+        shard: pictures or samples in one resumable piece.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    localizer = open_localizer(model, method, device, options or {})
+    if not suite:
+        _one(localizer, image, phrases, out)
+        return
+    if suite not in ("grounding", "grit"):
+        raise UserError(f"suite must be grounding or grit, got {suite!r}.")
+    if phrases or images is None or out is None:
+        raise UserError("A suite takes --images and --out, and no phrases.")
+    about = {"model": model, "source": str(image), "limit": limit}
+    if suite == "grounding":
+        _grounding(localizer, image, images, out, format, limit, several, shard, about)
+    else:
+        _grit(localizer, image, images, out, limit, subset, tasks, shard, about)
+
+
+def open_localizer(model: str, method: str, device: str, options: dict[str, Any]) -> Any:
+    """The localizer `method` on MODEL; without a name the one that fits what is there."""
+    from vislang.localize import LOCALIZERS
+    from vislang.lookup import lookup
+
+    if method:
+        return lookup("localizer", LOCALIZERS, method)(model, device, **options)
+    folder = Path(model.partition("local-dir:")[2] or model).expanduser()
+    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        return lookup("localizer", LOCALIZERS, "owlvit")(model, device, **options)
+    from vislang.devices import pick_device
+    from vislang.models.pretrained import load_model
+
+    dual = load_model(model, pick_device(device))
+    inner = getattr(dual.side("image").tower, "model", None)
+    fits = "resnet" if hasattr(inner, "attnpool") and hasattr(inner, "layer4") else "slicvit"
+    return lookup("localizer", LOCALIZERS, fits)(dual, device, **options)
+
+
+def _one(localizer: Any, image: Path, phrases: list[str], out: Path | None) -> None:
+    from vislang.data.decode import decode
+    from vislang.data.sample import BadSample
+    from vislang.files import whole_file
+    from vislang.localize.draw import sheet
+
+    if not phrases:
+        raise UserError('Say what to look for, for example: vislang localize MODEL IMAGE "a mug".')
+    try:
+        picture = decode(image)
+    except BadSample as bad:
+        raise UserError(f"{image} cannot be read: {bad.reason}.") from bad
+    found = localizer([picture], [phrases])[0]
+    for phrase, one in zip(phrases, found):
+        rows = [
+            f"  [{', '.join(f'{v:.1f}' for v in box)}]  {score:.4f}"
+            for box, score in zip(one.boxes, one.scores)
+        ]
+        print("\n".join([f"{phrase!r}:", *(rows or ["  nothing found"])]))
+        for note in one.notes:
+            print(f"  note: {note}")
+    out = out or Path(f"{image.stem}-boxes.png")
+    with whole_file(out) as file:
+        sheet(picture, phrases, found).save(file, "PNG")
+    print(f"drawn: {out}")
+
+
+def _grounding(
+    localizer: Any, file: Path, images: Path, out: Path, format: str, limit: int,
+    several: str, shard: int, about: dict[str, Any],
+) -> None:  # fmt: skip
+    from vislang.files import read_json
+    from vislang.localize.draw import draw
+    from vislang.localize.grounding import run_grounding
+    from vislang.localize.phrases import Images, read_phrases
+    from vislang.report.boxes import write_boxes
+
+    pictures = Images(images)
+    some = read_phrases(format, file, pictures)
+    some = some[:limit] if limit else some
+    scores = run_grounding(
+        localizer, pictures, some, out, several=several, shard=shard, about=about
+    )
+    for name in (
+        "accuracy_iou50",
+        "centre_accuracy_iou50",
+        "random_accuracy_iou50",
+        "pointing",
+        "centre_pointing",
+    ):
+        value = scores.values[name]
+        print(f"{name:<24}{value.value:.4f}  [{value.low:.4f}, {value.high:.4f}]  n={value.n}")
+    for note in scores.notes:
+        print(f"note: {note}")
+
+    def drawn(record: Any) -> Any:
+        picture = pictures.read(record["image"])
+        return draw(picture, localizer([picture], [[record["text"]]])[0][0], record["truth"])
+
+    page = write_boxes(scores.as_json(), read_json(out / "records.json"), drawn, out / "boxes.html")
+    print(f"records, scores and the page: {page}")
+
+
+def _grit(
+    localizer: Any, file: Path, images: Path, out: Path, limit: int, subset: str,
+    tasks: tuple[str, ...], shard: int, about: dict[str, Any],
+) -> None:  # fmt: skip
+    from vislang.files import write_json
+    from vislang.localize.grit import (
+        BOXED,
+        judge_answers,
+        read_samples,
+        run_grit,
+        write_submission,
+    )
+    from vislang.metrics.grit import aggregate
+    from vislang.models.dual import count_parameters
+
+    wrong = [task for task in tasks if task not in BOXED]
+    if wrong:
+        raise UserError(f"A localizer answers {' and '.join(BOXED)}, not {', '.join(wrong)}.")
+    samples = read_samples(file, tasks)
+    samples = samples[:limit] if limit else samples
+    answers = run_grit(localizer, samples, images, out, shard=shard, about=about, progress=print)
+    if answers is None:
+        print("this process has done its share; the others are not finished yet")
+        return
+    model = getattr(localizer, "model", None)
+    millions = round(count_parameters(model)["total"] / 1e6) if model is not None else 0
+    made = write_submission(out / f"{subset}.zip", answers, samples, millions)
+    without = [e for some in answers.values() for e in some if "reason" in e]
+    for entry in without[:5]:
+        print(f"no answer to {entry['example_id']}: {entry['reason']}")
+    if len(without) > 5:
+        print(f"... and {len(without) - 5} more without an answer")
+    print(f"valid submission, {sum(map(len, answers.values()))} answers: {made}")
+    if judged := judge_answers(answers, samples):
+        write_json(out / "grit.json", aggregate(judged))
+        mean = sum(j.metric for j in judged) / len(judged)
+        print(f"{len(judged)} samples whose truth is known: mean {100 * mean:.2f}")
