@@ -12,14 +12,17 @@ TEST_EXTRAS := towers,data,images,search,dev
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(if $(DATA),VISLANG_TEST_DATA="$(abspath $(DATA))") $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo test check slow format bench setup constraints clean
+.PHONY: help demo domain-demo test check slow format bench setup constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 demo: $(VENV)/.core  ## train, evaluate and report on real digits: runs/demo/report.html
 	$(BIN)/vislang demo --out runs/demo
+
+domain-demo: $(VENV)/.all  ## described domains, from a web collection on loopback to fine-tuning
+	VISLANG_TEST_DATA="$(abspath $(DATA))" $(ONE_THREAD) $(BIN)/python benchmarks/domain_line.py --out runs/domains
 
 test: $(VENV)/.all  ## every test, under 10 minutes on 2 cores
 	$(PYTEST)

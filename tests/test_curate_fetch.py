@@ -1,4 +1,4 @@
-"""The downloader against a hostile web on loopback: one row each in the ledger, the rest goes on."""
+"""The downloader against a hostile web on loopback: one row each, and the rest goes on."""
 
 import io
 import json

@@ -62,7 +62,7 @@ class TopK:
         finite = np.isfinite(scores).all(axis=1)
         if not finite.all():
             self.refused += int((~finite).sum())
-            keep = finite if keep is None else np.logical_and(keep, finite)
+            keep = finite if keep is None else np.asarray(keep, bool) & finite  # type: ignore[assignment]
         # [D, b]: each domain's scores lie together, so that comparing them is one pass.
         columns = np.ascontiguousarray(scores.T)
         for domain, column in enumerate(columns):

@@ -1,0 +1,284 @@
+"""The whole line of described domains on real pictures, from a "web collection" to fine-tuning.
+
+    VISLANG_TEST_DATA=... python benchmarks/domain_line.py [--out runs/domains] [--steps 400]
+
+1. Tiny ImageNet pictures of ten classes, each under a domain chosen at random, are put on a
+   loopback server; their captions say the class alone.  A small dual encoder, trained on other
+   pictures with sentences that name the domain, stands for the CLIP that embedded the collection.
+2. classifier (text only) -> score -> sample -> fetch -> collage, each by the library's functions.
+3. Purity of the best K of each domain against the known truth.
+4. Fine-tuning from the same start, with the same budget, on domain-pure and on uniform batches of
+   the fetched pictures, three seeds; own-domain zero-shot accuracy over held-out pictures, and the
+   paired difference with its interval.
+
+Everything is written below --out; the same command again starts anew.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+DOMAINS = ("brighten", "dim", "noop", "sepia", "sketchify")
+CLASSES, PER_CLASS, SIDE, WIDTH = 10, (50, 90, 20), 32, 64  # start, collection, test
+
+
+def read_pictures() -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Split -> (class word, uint8 [64, 64, 3])."""
+    from vislang.data.decode import decode
+
+    root = os.environ.get("VISLANG_TEST_DATA")
+    if not root:
+        raise SystemExit("set VISLANG_TEST_DATA to the folder with tiny-imagenet-200-subset")
+    root = Path(root) / "tiny-imagenet-200-subset"
+    lines = (root / "words_200.txt").read_text().splitlines()
+    words = dict(line.split("\t")[:2] for line in lines[:CLASSES])
+    found: dict[str, list] = {"start": [], "web": [], "test": []}
+    of_class: dict[str, list[bytes]] = {wnid: [] for wnid in words}
+    for name in ("train_60.zip", "train_90_more.zip", "val_25.zip"):
+        known = {}
+        if name.startswith("val"):
+            rows = (root / "val_annotations.txt").read_text().splitlines()
+            known = {row.split("\t")[0]: row.split("\t")[1] for row in rows}
+        with zipfile.ZipFile(root / name) as archive:
+            for entry in sorted(archive.namelist()):
+                wnid = known.get(Path(entry).name) or entry.split("/")[1]
+                if wnid in of_class and entry.endswith(".JPEG"):
+                    of_class[wnid].append(archive.read(entry))
+    for wnid, data in of_class.items():
+        word, at = words[wnid].split(",")[0], 0
+        for split, count in zip(found, PER_CLASS):
+            found[split] += [(word, decode(one)) for one in data[at : at + count]]
+            at += count
+    return found
+
+
+def under(pixels: np.ndarray, domain: str, id: str) -> np.ndarray:
+    """A picture under one domain."""
+    from vislang.data.domains import DOMAINS as TABLE
+    from vislang.data.domains import apply_domains
+
+    made = apply_domains(pixels, [TABLE[domain]], seed=0, id=id)[0]
+    assert isinstance(made, np.ndarray), made
+    return made
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def config(train: str, steps: int, batch: int, **changes: Any) -> Any:
+    """A small dual encoder whose towers are the whole model, so that a start can be loaded."""
+    from vislang.config import (
+        DataConfig,
+        ModelConfig,
+        ObjectiveConfig,
+        OptimConfig,
+        RunConfig,
+        TowerConfig,
+        TrainConfig,
+    )  # fmt: skip
+
+    size = {"width": WIDTH, "depth": 2, "heads": 4}
+    start = changes.pop("start", None)
+    weights = str(start / "model.safetensors") if start else ""
+    return TrainConfig(
+        recipe="domains",
+        model=ModelConfig(
+            TowerConfig("scratch_vit", {"image_size": SIDE, "patch": 8, **size}, weights, "none"),
+            TowerConfig("scratch_text", {"tokenizer": "bytes", "context": 64, **size}, weights,
+                        "none"), width=WIDTH),
+        objective=ObjectiveConfig("infonce"),
+        data=DataConfig(train=train, batch_size=batch, workers=0, augment="none"),
+        optim=OptimConfig(lr=changes.get("lr", 1e-3), steps=steps, warmup=0.1),
+        run=RunConfig(seed=changes.get("seed", 0), device="cpu", precision="fp32", threads=1,
+                      keep=1, tensorboard=False, diagnostics_every="", log_every=20,
+                      checkpoint_every=f"{steps} steps"),
+    )  # fmt: skip
+
+
+def train_start(pictures: list, folder: Path, steps: int) -> Path:
+    """The model that stands for CLIP: each picture under every domain, with a sentence of it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vislang.data.domains import DOMAINS as TABLE
+    from vislang.train import train
+
+    rows: dict[str, list] = {"image": [], "caption": []}
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, (word, pixels) in enumerate(pictures):
+        for domain in DOMAINS:
+            name = f"{number:05d}-{domain}.jpg"
+            (folder / "images" / name).write_bytes(jpeg(under(pixels, domain, name)))
+            rows["image"].append(name)
+            rows["caption"].append(str(rng.choice(TABLE[domain].templates)).replace("{}", word))
+    pq.write_table(pa.table(rows), folder / "table.parquet")
+    made = config(f"table:{folder / 'table.parquet'}", steps, 64)
+    from vislang.config import with_changes
+
+    options = {"images_root": str(folder / "images")}
+    return train(with_changes(made, {"data.train_options": options}), folder / "run")
+
+
+def embed(model: Any, pictures: list[np.ndarray]) -> np.ndarray:
+    import torch
+
+    side, rows = model.side("image"), []
+    with torch.no_grad():
+        for first in range(0, len(pictures), 128):
+            batch = [side.tower.prepare(p) for p in pictures[first : first + 128]]
+            rows.append(side(torch.stack(batch)).numpy())
+    return np.concatenate(rows)
+
+
+def make_web(model: Any, pictures: list, root: Path, base: str) -> tuple[dict[int, bytes], list]:
+    """(row -> JPEG on the server, row -> domain), and the collection in LAION's layout."""
+    from curate_parts import add_part
+
+    rng = np.random.default_rng(1)
+    truth = [str(d) for d in rng.choice(DOMAINS, len(pictures))]
+    shown = [under(p, d, str(i)) for i, ((_, p), d) in enumerate(zip(pictures, truth))]
+    rows = embed(model, shown).astype(np.float16)
+    urls = [f"{base}/good/{i}.jpg" for i in range(len(shown))]
+    captions = [word for word, _ in pictures]
+    columns = {"url": urls, "caption": captions, "NSFW": ["UNLIKELY"] * len(urls)}
+    half = len(rows) // 2
+    for number, part in enumerate((slice(0, half), slice(half, None))):
+        some = {name: values[part] for name, values in columns.items()}
+        add_part(root, "web", number, rows[part], some)
+    return {i: jpeg(p) for i, p in enumerate(shown)}, truth
+
+
+def right_answers(model: Any, pictures: list) -> np.ndarray:
+    """Own-domain zero-shot: whether each test picture under each domain is named rightly [n, C]."""
+    from vislang.data.domains import DOMAINS as TABLE
+    from vislang.embed import embed_texts
+
+    words = sorted({word for word, _ in pictures})
+    labels = np.array([words.index(word) for word, _ in pictures])
+    out = []
+    for domain in DOMAINS:
+        texts = [t.replace("{}", w) for w in words for t in TABLE[domain].templates]
+        rows = embed_texts(model, texts, device="cpu", precision="fp32")
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        means = rows.reshape(len(words), -1, rows.shape[1]).mean(axis=1)
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        shown = [under(p, domain, f"test-{i}") for i, (_, p) in enumerate(pictures)]
+        out.append((embed(model, shown) @ means.T).argmax(axis=1) == labels)
+    return np.stack(out, axis=1)
+
+
+def interval(difference: np.ndarray) -> tuple[float, float, float]:
+    """Mean of paired differences and its 95 % bootstrap interval over pictures."""
+    rng = np.random.default_rng(0)
+    per = difference.mean(axis=tuple(range(1, difference.ndim)))
+    draws = [per[rng.integers(len(per), size=len(per))].mean() for _ in range(2000)]
+    return float(per.mean()), *map(float, np.quantile(draws, [0.025, 0.975]))
+
+
+def curate(web: Path, model: Any, words: list[str], out: Path, k: int) -> Any:
+    """Classifier of sentences, scores, sample; returns the classifier and the sample's table."""
+    from vislang.curate.classifier import Fit, train_classifier
+    from vislang.curate.collections import open_collection
+    from vislang.curate.sample import Duplicates, read_sample, sample_top
+    from vislang.curate.score import Scoring, score_collection
+    from vislang.curate.sentences import teach_sentences
+    from vislang.data.domains import DOMAINS as TABLE
+
+    how = {"device": "cpu", "precision": "fp32"}
+    taught = teach_sentences(model, [TABLE[d] for d in DOMAINS], words, **how)
+    made = train_classifier(taught.rows, taught.labels, taught.names, taught.groups,
+                            Fit(epochs=30, held_out=0.2))  # fmt: skip
+    made.save(out / "classifier")
+    score_collection(open_collection(web), made, out / "scores", Scoring(k=2 * k))
+    sample_top(out / "scores", out / "sample", k=k, duplicates=Duplicates(cosine=0))
+    return made, read_sample(out / "sample")[0]
+
+
+def main() -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", default="runs/domains")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--tune", type=int, default=30)
+    parser.add_argument("-k", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    import torch
+
+    import hostile
+    from vislang.curate.collage import draw_collages
+    from vislang.curate.fetch import Fetching, Network, fetch_sample
+    from vislang.models.pretrained import load_model
+    from vislang.report.collages import write_collages
+    from vislang.train import train
+
+    torch.set_num_threads(1)
+    out = Path(given.out)
+    shutil.rmtree(out, ignore_errors=True)
+    pictures = read_pictures()
+    start = train_start(pictures["start"], out / "start", given.steps)
+    model = load_model(start)
+    words = sorted({word for word, _ in pictures["start"]})
+    with hostile.serving() as server:
+        data, truth = make_web(model, pictures["web"], out / "web", server.base)
+
+        def good(self: Any) -> None:
+            self.send(data[int(self.path.rpartition("/")[2].partition(".")[0])])
+
+        hostile.Hostile.do_good = good  # type: ignore[method-assign]
+        made, table = curate(out / "web", model, words, out, given.k)
+        network = Network(ports=(server.server_port,), allow_loopback=True)
+        how = Fetching(side=SIDE * 2, per_host=16, threads=8)
+        done = fetch_sample(out / "sample", out / "pictures", how, network=network)
+    collages = draw_collages(out / "pictures", out / "collages")
+    page = write_collages(out / "pictures", collages, out / "collages" / "report.html")
+    half = len(truth) // 2
+    purity = {}
+    for domain in DOMAINS:
+        mine = [r for r in table.to_pylist() if r["domain"] == domain]
+        rows = [r["row"] + (half if r["part"].endswith("1") else 0) for r in mine]
+        purity[domain] = float(np.mean([truth[row] == domain for row in rows]))
+    chance = {d: truth.count(d) / len(truth) for d in DOMAINS}
+    before = right_answers(model, pictures["test"]).astype(float)
+    gains: dict[str, list] = {"pure": [], "uniform": []}
+    for kind, spec in (("pure", f"pure:{out}/pictures"),
+                       ("uniform", f"webdataset:{out}/pictures/*/*.tar")):  # fmt: skip
+        for seed in range(given.seeds):
+            how_ = config(spec, given.tune, 32, start=start, seed=seed, lr=1e-4)
+            last = train(how_, out / f"{kind}-{seed}")
+            gains[kind].append(right_answers(load_model(last), pictures["test"]) - before)
+    stack = {kind: np.stack(rows, axis=2) for kind, rows in gains.items()}
+    mean, low, high = interval(stack["pure"] - stack["uniform"])
+    verdict = "no difference is shown" if low <= 0 <= high else (
+        "pure batches are better" if low > 0 else "uniform batches are better")  # fmt: skip
+    notes = {kind: [round(v, 4) for v in interval(rows)] for kind, rows in stack.items()}
+    print(f"{page}\n{out}/sample")
+    return [
+        {"case": f"purity of the top {given.k}, mean of {len(DOMAINS)} domains",
+         "value": float(np.mean(list(purity.values()))), "unit": "share",
+         "reference": float(np.mean(list(chance.values()))), "reference_is": "chance",
+         "purity": purity, "fetched": done["status"],
+         "held_out_words": made.about.get("held_out")},
+        {"case": "pure against uniform batches, own-domain zero-shot", "value": mean,
+         "unit": "accuracy", "interval": [round(low, 4), round(high, 4)], "verdict": verdict,
+         "gain_over_start": notes, "start": float(before.mean()), "seeds": given.seeds},
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    for row in main():
+        print(row)
