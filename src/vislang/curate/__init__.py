@@ -12,6 +12,20 @@ _LAZY = {
     "read_original": "vislang.curate.original",
     "write_original": "vislang.curate.original",
     "make_dictionary": "vislang.curate.dictionary",
+    "open_collection": "vislang.curate.collections",
+    "pick_shards": "vislang.curate.shards",
+    "fetch_shards": "vislang.curate.shards",
+    "teach_sentences": "vislang.curate.sentences",
+    "teach_pictures": "vislang.curate.sentences",
+    "train_classifier": "vislang.curate.classifier",
+    "load_classifier": "vislang.curate.classifier",
+    "judge_classifier": "vislang.curate.judged",
+    "score_collection": "vislang.curate.score",
+    "sample_top": "vislang.curate.sample",
+    "sample_uniform": "vislang.curate.sample",
+    "sample_text": "vislang.curate.sample",
+    "fetch_sample": "vislang.curate.fetch",
+    "draw_collages": "vislang.curate.collage",
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,19 +120,25 @@ def _tile(fetched: Path, layout: str, row: dict[str, Any], how: Collage) -> Imag
 
 def _bytes(fetched: Path, layout: str, row: dict[str, Any]) -> bytes:
     """The JPEG of a ledger row."""
-    import tarfile
-
     folder = next(p for p in sorted(fetched.iterdir()) if p.is_dir() and _is_of(p.name, row))
     if layout == "folder":
         return next(folder.glob(f"*/{row['key']}.jpg")).read_bytes()
     for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            names = set(tar.getnames())
-            if f"{row['key']}.jpg" in names:
-                member = tar.extractfile(f"{row['key']}.jpg")
-                assert member is not None
-                return io.BytesIO(member.read()).getvalue()
+        place = _members(path, path.stat().st_mtime_ns).get(f"{row['key']}.jpg")
+        if place is not None:
+            with path.open("rb") as file:
+                file.seek(place[0])
+                return file.read(place[1])
     raise KeyError(row["key"])
+
+
+@lru_cache(maxsize=4096)
+def _members(path: Path, changed: int) -> dict[str, tuple[int, int]]:
+    """Name -> (offset, size): a tar is walked through once until it changes."""
+    import tarfile
+
+    with tarfile.open(path) as tar:
+        return {member.name: (member.offset_data, member.size) for member in tar}
 
 
 def _is_of(name: str, row: dict[str, Any]) -> bool:
