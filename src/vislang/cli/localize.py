@@ -44,7 +44,7 @@ def localize(
         suite: grounding or grit.
         format: of the annotations of grounding: flickr, zsg, refcoco or coco.
         images: folder or .zip of the pictures of a suite.
-        limit: phrases or samples to take, 0 for all.
+        limit: phrases or samples to take, spread evenly over the file; 0 for all.
         several: boxes of one phrase: union, or any of them.
         subset: ablation or test, the name of grit's submission.
         tasks: of grit: localization, refexp.
@@ -83,6 +83,13 @@ def open_localizer(model: str, method: str, device: str, options: dict[str, Any]
     inner = getattr(dual.side("image").tower, "model", None)
     fits = "resnet" if hasattr(inner, "attnpool") and hasattr(inner, "layer4") else "slicvit"
     return lookup("localizer", LOCALIZERS, fits)(dual, device, **options)
+
+
+def _spread(items: list[Any], limit: int) -> list[Any]:
+    """`limit` of the items at even distances: the first ones would be of a few pictures."""
+    if not 0 < limit < len(items):
+        return items
+    return [items[k * len(items) // limit] for k in range(limit)]
 
 
 def _one(localizer: Any, image: Path, phrases: list[str], out: Path | None) -> None:
@@ -124,7 +131,7 @@ def _grounding(
 
     pictures = Images(images)
     some = read_phrases(format, file, pictures)
-    some = some[:limit] if limit else some
+    some = _spread(some, limit)
     scores = run_grounding(
         localizer, pictures, some, out, several=several, shard=shard, about=about
     )
@@ -167,7 +174,7 @@ def _grit(
     if wrong:
         raise UserError(f"A localizer answers {' and '.join(BOXED)}, not {', '.join(wrong)}.")
     samples = read_samples(file, tasks)
-    samples = samples[:limit] if limit else samples
+    samples = _spread(samples, limit)
     answers = run_grit(localizer, samples, images, out, shard=shard, about=about, progress=print)
     if answers is None:
         print("this process has done its share; the others are not finished yet")

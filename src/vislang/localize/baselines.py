@@ -36,7 +36,7 @@ class Baseline:
 
             # The same box for the same question, however pictures are batched.
             seed = zlib.crc32(f"{self.settings['seed']}|{key}".encode())
-            box = random_boxes(np.array([size]), seed)[0]
+            box = random_boxes(np.array([size], np.float64), seed)[0]
         return Located(box[None].astype(np.float32), np.full(1, 0.5, np.float32))
 
 

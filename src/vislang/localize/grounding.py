@@ -172,7 +172,9 @@ def _points_at(point: Any, truth: Any) -> bool:
     truth = measure.as_boxes(truth)
     if point is None or not len(truth):
         return False
-    return bool(measure.inside(np.repeat([point], len(truth), 0), truth).any())
+    return bool(
+        measure.inside(np.tile(np.asarray(point, np.float64), (len(truth), 1)), truth).any()
+    )
 
 
 def _share(right: np.ndarray, groups: np.ndarray) -> Interval:
