@@ -58,7 +58,7 @@ def test_the_command_and_bad_input(fetched, tmp_path, capsys):
     argv = ["curate", "collage", str(fetched), "--out", str(tmp_path / "c")]
     assert cli.main(argv) == 0
     page = (tmp_path / "c/report.html").read_text()
-    assert page.count("data:image/png;base64") == 2 and "What became of the URLs" in page
+    assert page.count("data:image/jpeg;base64") == 2 and "What became of the URLs" in page
     assert cli.main([*argv, "--domain", "dimm"]) == 2
     assert "Did you mean 'dim'" in capsys.readouterr().err
     with pytest.raises(UserError, match="no fetched pictures"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,9 +31,9 @@ def write_collages(fetched: Path, collages: Mapping[str, Path], out: Path | str)
     ledger = table(["", *(foreign(s, 60) for s in statuses)], rows, "What became of the URLs")
     sections = [Section("ledger", "Fetched", ledger)]
     for number, (name, path) in enumerate(collages.items()):
-        data = base64.b64encode(path.read_bytes()).decode()
+        data = base64.b64encode(_smaller(path)).decode()
         image = tag(
-            "img", src=f"data:image/png;base64,{data}", alt=f"random pictures of {name}",
+            "img", src=f"data:image/jpeg;base64,{data}", alt=f"random pictures of {name}",
             loading="lazy", style="max-width:100%",
         )  # fmt: skip
         sections.append(Section(f"domain-{number}", foreign(name, 80), join([image])))
@@ -40,3 +41,13 @@ def write_collages(fetched: Path, collages: Mapping[str, Path], out: Path | str)
     out = Path(out)
     write_whole(out, _document("Fetched pictures", [], body, entries))
     return out
+
+
+def _smaller(path: Path) -> bytes:
+    """The PNG as a JPEG: a page of eighteen domains has 6 MB instead of 60."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(out, "JPEG", quality=80)
+    return out.getvalue()
