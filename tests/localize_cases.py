@@ -5,7 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 GOLDEN = Path(__file__).parent / "golden"
 NUMBERS = json.loads((GOLDEN / "localize.json").read_text())
@@ -75,3 +77,30 @@ def small_model(image: str = "scratch_vit", **options):
         width=16,
     )
     return build_model(config).eval()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Pictures of 30 x 20: plain, greyscale, turned by EXIF, one pixel high, not a picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.ascontiguousarray(picture("coffee_wide")[::20, ::20])
+    Image.fromarray(pixels).save(folder / "123.jpg")
+    Image.fromarray(pixels).convert("L").save(folder / "124_abc.jpg")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(folder / "125.jpg", exif=turned)
+    Image.fromarray(pixels[:1]).save(folder / "126.png")
+    (folder / "127.jpg").write_bytes(b"no picture")
+    return folder
+
+
+SAMPLE = {"example_id": "a", "image_id": "123.jpg", "task_name": "localization",
+          "task_query": "cup", "task_bbox": None, "output_options": None}  # fmt: skip
+
+
+def samples_file(folder: Path, rows) -> Path:
+    """A GRIT file of samples."""
+    file = folder / "samples.json"
+    file.write_text(json.dumps(rows))
+    return file

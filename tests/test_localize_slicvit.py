@@ -20,7 +20,7 @@ def published(tmp_path_factory):
     spec = golden_model(
         folder, NUMBERS, "vit32.w.", layers=4, width=64, patch_size=32, head_width=64
     )
-    return build(spec, "cpu", preset="vit14/flickr")
+    return build(spec, "cpu", published="vit14/flickr")
 
 
 def test_the_published_numbers(published):
@@ -157,7 +157,7 @@ def test_it_runs_in_bf16_without_a_graph_and_prints():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"preset": "vit15/flickr"}, "vit14/flickr"),
+        ({"published": "vit15/flickr"}, "vit14/flickr"),
         ({"aggregation": "sum"}, "median"),
         ({"temperature": 0.0}, "above 0"),
         ({"levels": []}, "Levels"),

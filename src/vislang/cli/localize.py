@@ -40,7 +40,7 @@ def localize(
         out: the drawing (.png, by default IMAGE-boxes.png), or the folder of a suite.
         method: slicvit, maskclip, sclip, naclip, resnet, selective_search, regionclip, owlvit,
             owlv2, centre, random; by default what fits the model.
-        options: of the method, for example --options.preset vit14/flickr --options.boxes 3.
+        options: of the method, for example --options.published vit14/flickr --options.boxes 3.
         suite: grounding or grit.
         format: of the annotations of grounding: flickr, zsg, refcoco or coco.
         images: folder or .zip of the pictures of a suite.

@@ -1,7 +1,7 @@
 """SLICViT: superpixels at many scales, each scored against the phrase, and the best box.
 
 Li, Shakhnarovich, Yeh 2022, "Adapting CLIP for phrase localization without further training",
-arXiv:2204.03647.  `PRESETS` are its published configurations, number for number; the defaults
+arXiv:2204.03647.  `PUBLISHED` are its published configurations, number for number; the defaults
 here differ where that is better: exact box search, edges of pixels, tokens by area.
 """
 
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from vislang.models.dual import DualEncoder
 
 AGGREGATIONS = ("mean", "median", "max", "min", "negative_min")
-_PUBLISHED = {
+_THEIRS = {
     "search": "coarse_to_fine", "corners": "indices", "membership": "sampled", "half": True
 }  # fmt: skip
 
 
-def _preset(alpha: float, temperature: float, last: int = 600) -> dict[str, Any]:
+def _configuration(alpha: float, temperature: float, last: int = 600) -> dict[str, Any]:
     levels = tuple(range(100, last + 1, 50))
-    return {"alpha": alpha, "temperature": temperature, "levels": levels} | _PUBLISHED
+    return {"alpha": alpha, "temperature": temperature, "levels": levels} | _THEIRS
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "vit14/flickr": _preset(0.75, 0.02),
-    "vit14/vg": _preset(0.80, 0.01),
-    "vit16/flickr": _preset(0.80, 0.01),
-    "vit16/vg": _preset(0.85, 0.01),
-    "vit32/flickr": _preset(0.90, 0.009, 400),
-    "vit32/vg": _preset(0.90, 0.008, 400),
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "vit14/flickr": _configuration(0.75, 0.02),
+    "vit14/vg": _configuration(0.80, 0.01),
+    "vit16/flickr": _configuration(0.80, 0.01),
+    "vit16/vg": _configuration(0.85, 0.01),
+    "vit32/flickr": _configuration(0.90, 0.009, 400),
+    "vit32/vg": _configuration(0.90, 0.008, 400),
 }
 
 
@@ -64,7 +64,8 @@ class SlicVitOptions:
     """Options of `slicvit`.
 
     Args:
-        preset: published configuration whose values are the defaults of all others: vit14/flickr,
+        published: published configuration whose values are the defaults of all others:
+            vit14/flickr,
             vit14/vg, vit16/flickr, vit16/vg, vit32/flickr, vit32/vg.
         alpha: price of a box's area.
         levels: numbers of superpixels; one that occurs twice counts twice.
@@ -88,7 +89,7 @@ class SlicVitOptions:
         heat: give heat-maps, too.
     """
 
-    preset: str = ""
+    published: str = ""
     alpha: float = 0.75
     levels: tuple[int, ...] = LEVELS
     temperature: float = 0.02
@@ -116,10 +117,10 @@ class SlicVit:
     """Localizer on any vision transformer of open_clip, or scratch_vit, without training."""
 
     def __init__(self, model: DualEncoder, **options: Any):
-        preset = options.get("preset", "")
-        if preset and preset not in PRESETS:
-            raise UserError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}.")
-        given = (PRESETS[preset] if preset else {}) | options
+        published = options.get("published", "")
+        if published and published not in PUBLISHED:
+            raise UserError(f"published must be one of {', '.join(PUBLISHED)}, got {published!r}.")
+        given = (PUBLISHED[published] if published else {}) | options
         self.options: SlicVitOptions = with_options(SlicVitOptions, given, "localize.options")
         _check(self.options)
         self.name, self.settings = "slicvit", to_dict(self.options)

@@ -88,7 +88,7 @@ def _gallery(
     ):  # fmt: skip
         cards = [_card(record, iou.get(record["id"]), draw) for record in some]
         parts.append(tag("h3", title))
-        parts.append(tag("div", cards or tag("p", "There is none."), class_="cards"))
+        parts.append(tag("div", cards or tag("p", "There is none."), class_="curves"))
     return join(parts)
 
 
@@ -105,7 +105,11 @@ def _card(record: Mapping[str, Any], iou: float | None, draw: Draw) -> Html:
             alt=f"boxes for {clip(str(record['text']), 80)}",
         )  # fmt: skip
     told = f"overlap {iou:.2f}" if iou is not None and np.isfinite(iou) else "no overlap"
-    return tag("figure", shown, tag("figcaption", foreign(record["text"], 120), f" – {told}"))
+    return tag(
+        "figure",
+        shown,
+        tag("figcaption", tag("span", foreign(record["text"], 120)), tag("small", told)),
+    )
 
 
 def _made(scores: Mapping[str, Any]) -> Html:
