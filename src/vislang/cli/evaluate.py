@@ -42,7 +42,8 @@ def evaluate(
             data.valid, by default its data.train; otherwise a part of the source.
         train_options: arguments of that source's layout.
         suite: evaluations, as in zeroshot,retrieval (`vislang list evaluations`); by default all
-            that the source has captions or labels for.
+            that the source has captions or labels for. words, sentences and passages read files
+            of texts alone, SOURCE being their folder; a text tower is enough for them.
         suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
         dataset: instead of a source, data sets of the catalogue: all (the fifteen of
             language-guided pre-training), names such as cifar10,dtd, or a YAML file of your own;
@@ -62,6 +63,9 @@ def evaluate(
     if out is None:
         raise UserError(f"{model} is no run folder, so it needs a place for its scores: --out DIR.")
     how = {"batch_size": batch_size, "device": device, "precision": precision, "workers": workers}
+    if _texts_alone(suite):
+        _evaluate_texts(model, source, out, suite, suite_options, how)
+        return
     if dataset:
         _evaluate_catalogue(model, dataset, data_root, out, suite, suite_options, how)
         return
@@ -90,6 +94,37 @@ def evaluate(
     print(f"Scores: {out / 'scores' / f'{step_of(model):09d}'}")
     if run is not None:
         print(f"Next: vislang report {run}")
+
+
+def _texts_alone(suite: tuple[str, ...]) -> bool:
+    """Whether these are evaluations of texts alone; a mixture with others is refused."""
+    from vislang.evaluate.text_suites import TEXT_SUITES
+
+    alone = [name for name in suite if name in TEXT_SUITES]
+    if alone and len(alone) < len(suite):
+        raise UserError(
+            f"{', '.join(alone)} read files of texts, the others of the suite read samples:"
+            " evaluate them one after the other."
+        )
+    return bool(alone)
+
+
+def _evaluate_texts(
+    model: str,
+    source: str,
+    out: Path,
+    suite: tuple[str, ...],
+    options: dict[str, Any] | None,
+    how: dict[str, Any],
+) -> None:
+    from vislang.evaluate.text_suites import evaluate_texts
+
+    if not source:
+        raise UserError(f"{', '.join(suite)} need the folder of their files: --source FOLDER.")
+    way = {key: how[key] for key in ("batch_size", "device", "precision")}
+    scores = evaluate_texts(model, source, suite, out, options=options, step=step_of(model), **way)
+    print(table(scores))
+    print(f"Scores: {out / 'scores' / f'{step_of(model):09d}'}")
 
 
 def _evaluate_catalogue(
