@@ -200,6 +200,8 @@ def refcoco_json(file: Path | str, split: str = "") -> list[Grounded]:
             if split and ref.get("split") != split:
                 continue
             box = ref.get("bbox") or boxes.get(ref.get("ann_id"))
+            if box is None:
+                raise UserError(f"{file}: the ref {ref.get('ref_id')!r} has no box.")
             for place, said in enumerate(ref["sentences"]):
                 text = said["sent"] if isinstance(said, Mapping) else said
                 out.append(

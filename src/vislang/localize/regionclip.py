@@ -269,7 +269,9 @@ class RegionClip:
         height, width = picture.shape[:2]
         scale = min(o.shorter / min(height, width), o.longest / max(height, width))
         size = max(32, round(height * scale)), max(32, round(width * scale))
-        small = np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR))
+        small = np.asarray(
+            Image.fromarray(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        )
         factor = torch.tensor([size[1] / width, size[0] / height] * 2)
         objectness = None
         if given is not None:

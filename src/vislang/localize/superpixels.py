@@ -11,7 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def label_maps(
     if not levels or min(levels) < 1:
         raise UserError(f"Levels must be numbers of segments of at least 1, got {list(levels)}.")
     try:
-        from skimage.segmentation import _slic
+        from skimage.segmentation import _slic  # pyright: ignore[reportAttributeAccessIssue]
 
         return _shared(image, levels, compactness, sigma, _slic)
     except (ImportError, AttributeError, TypeError):  # another release of scikit-image
@@ -82,7 +82,8 @@ def _shared(image, levels, compactness: float, sigma: float, _slic) -> np.ndarra
     if sigma > 0:
         from skimage.filters import gaussian
 
-        lab = gaussian(lab, sigma=[sigma, sigma, sigma, 0], mode="reflect")
+        blur: Any = [sigma, sigma, sigma, 0]
+        lab = gaussian(lab, sigma=blur, mode="reflect")
     lab = np.ascontiguousarray(lab * (1 / compactness), dtype=np.float32)
     shape = lab.shape[:3]
     places = np.mgrid[: shape[0], : shape[1], : shape[2]]

@@ -178,7 +178,7 @@ def _block(block: Any, what: str) -> VitBlock:
         weight=attention.in_proj_weight,
         bias=attention.in_proj_bias,
         out=attention.out_proj,
-        heads=int(heads),
+        heads=int(heads or 1),
         norm2=block.ln_2,
         mlp=block.mlp,
         scale1=getattr(block, "ls_1", nn.Identity()),
