@@ -190,8 +190,8 @@ def _similarity(task: Task, rows: Rows, table: list[list[Any]]) -> dict[str, Int
         both.append((cosine, part.gold))
         found.append((spearman(cosine, part.gold), pearson(cosine, part.gold)))
         table.append(_row(task.name, name, *found[-1]))
-    joined = [np.concatenate(side) for side in zip(*both)]
-    overall = spearman(*joined), pearson(*joined)
+    cosines, golds = (np.concatenate(side) for side in zip(*both))
+    overall = spearman(cosines, golds), pearson(cosines, golds)
     sizes = [len(gold) for _, gold in both]
     mean, weighted = (
         tuple(mean_of_sets([f[k] for f in found], w) for k in (0, 1)) for w in (None, sizes)
