@@ -90,12 +90,12 @@ class Hostile(BaseHTTPRequestHandler):
         self.send(BOMB)
 
     def do_hang(self) -> None:
-        time.sleep(3)
+        time.sleep(8)
 
     def do_drip(self) -> None:
         self.send_response(200)
         self.end_headers()
-        for _ in range(30):
+        for _ in range(120):
             self.wfile.write(b"x")
             self.wfile.flush()
             time.sleep(0.1)

@@ -251,6 +251,10 @@ def _written(text: str) -> Path:
     return path
 
 
+def done_units(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.json") if not path.name.startswith(".")]
+
+
 # --- kills -----------------------------------------------------------------------------------
 
 
@@ -282,7 +286,13 @@ def test_two_parts_killed_three_times_end_as_one_left_alone(tmp_path, monkeypatc
         for child in children:
             child.start()
         assert all(event.wait(120) for event in ready)
-        time.sleep(rng.uniform(0.05, 0.35) * quiet_s)
+        # One more unit on disk, then a moment: each round goes on, none runs to the end.
+        seen, deadline = len(done_units(tmp_path / "shot")), time.monotonic() + 120
+        while len(done_units(tmp_path / "shot")) == seen and time.monotonic() < deadline:
+            time.sleep(0.002)
+            if all(child.exitcode is not None for child in children):
+                break
+        time.sleep(rng.uniform(0.0, 0.02) * quiet_s)
         for child in children:
             child.kill()
             child.join()

@@ -214,7 +214,8 @@ def _decode_any(data: bytes, limits: Limits) -> Decoded:
             raise
         except UnidentifiedImageError as error:
             raise BadSample("", "not an image: the format is not known") from error
-        except Image.DecompressionBombError as error:
+        # As a warning it comes through where another thread has put the filters back.
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadSample("", f"too many pixels: {error}") from error
         except Exception as error:  # decoders meet hostile bytes with any exception at all
             kind = "truncated image" if "truncated" in str(error).lower() else "cannot decode"
