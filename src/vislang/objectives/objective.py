@@ -45,6 +45,8 @@ class Objective(nn.Module):
             )
         given = {key: full_precision(batch[key]) for key in self.needs}
         device = next(iter(given.values())).device if given else torch.device("cpu")
+        if not torch.is_autocast_enabled(device.type):  # entering the context costs 0.05 ms
+            return super().__call__(**given)
         with torch.autocast(device.type, enabled=False):
             return super().__call__(**given)
 
