@@ -1,8 +1,8 @@
 """LiT with a frozen image tower: time of a step with its features computed once.
 
 Against two others, all in child processes in alternating order: the tower run again at every step
-(locked but for its last norm, whose rate is 0), and the trained text side alone (the same batches of tokens,
-random image features, same objective and optimizer in a bare loop), which is the limit.
+(locked but for its last norm, whose rate is 0), and the trained text side alone (the same batches
+of tokens, random image features, same objective and optimizer in a bare loop), which is the limit.
 Gate: the losses with and without stored features agree to 1e-5.
 
     python benchmarks/frozen.py [--steps 60] [--batch 64] [--repeats 3]

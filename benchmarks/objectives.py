@@ -1,7 +1,7 @@
 """Forward and backward of every objective beside the best public implementation we could install.
 
-B = 1,024 rows, D = 256, fp32, alternating order, median of the repeats.  Gate, in float64: same loss
-and same gradient of every embedding to 1e-5.  Heads and projectors are the same layers on both
+B = 1,024 rows, D = 256, fp32, alternating order, median of the repeats.  Gate, in float64: same
+loss and same gradient of every embedding to 1e-5.  Heads and projectors are the same layers on both
 sides, so that the losses are compared.  Needs lightly, pytorch-metric-learning and torchdistill.
 
     python benchmarks/objectives.py [--rows 1024] [--repeats 7] [NAME ...]
@@ -16,8 +16,8 @@ import warnings
 from typing import Any
 
 import torch
-from peers.objectives import REFERENCES
 
+from peers.objectives import REFERENCES
 from vislang.config import ObjectiveConfig
 from vislang.objectives.build import build_objective
 

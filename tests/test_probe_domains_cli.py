@@ -123,7 +123,8 @@ def test_the_same_command_again_embeds_nothing(probed, model, pictures, capsys, 
 
 def test_parts_embed_and_the_last_one_analyses(model, tmp_path, capsys):
     base = ["probe", str(model), "digits:test", "--out", str(tmp_path), *QUICK[2:],
-            "--analyses", "robustness", "--batch-size", "256", "--prompts", "standard,own"]  # fmt: skip
+            "--analyses", "robustness", "--batch-size", "256",
+            "--prompts", "standard,own"]  # fmt: skip
     assert cli.main([*base, "--part", "1/2"]) == 0
     assert "Part 1/2 is embedded" in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()

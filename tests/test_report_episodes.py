@@ -1,4 +1,4 @@
-"""The page of a run that clustered its episodes: log, groups and map are there; torn files are not."""
+"""The page of a run that clustered its episodes: log, groups, map; torn files give way."""
 
 import pytest
 

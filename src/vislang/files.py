@@ -102,7 +102,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist") and not isinstance(value, str | bytes):
-        return plain(value.tolist())
+        return plain(value.tolist())  # type: ignore[union-attr]
     return value
 
 

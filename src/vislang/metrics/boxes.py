@@ -108,7 +108,7 @@ def inside(
     """
     points, boxes = np.asarray(points, np.float64).reshape(-1, 2), as_boxes(boxes)
     low, high = boxes[:, :2] - margin, boxes[:, 2:] + margin
-    return ((points >= low) & (points <= high)).all(1)
+    return np.asarray(((points >= low) & (points <= high)).all(1))
 
 
 def peak(heat: Float[np.ndarray, "h w"], size: tuple[int, int]) -> tuple[float, float]:
