@@ -10,7 +10,9 @@ from scipy import stats
 from vislang.errors import UserError
 from vislang.evaluate.scores import read_scores
 from vislang.evaluate.sentence_classes import by_folds, by_inner_folds, by_split
-from vislang.evaluate.sentence_files import BY_CLASS, RANKED, Tree, read_task
+from vislang.evaluate.sentence_files import BY_CLASS, RANKED, read_task
+from vislang.evaluate.sentence_splits import PROBING
+from vislang.evaluate.sentence_tree import Tree
 from vislang.evaluate.sentences import Sentences
 from vislang.evaluate.text_suites import TEXT_SUITES, build_text_evaluation, evaluate_texts
 from vislang.metrics.correlation import mean_of_sets, pearson, spearman
@@ -81,7 +83,7 @@ def test_toy_sets_give_the_numbers_of_senteval(toy, tmp_path):
         assert f"{100 * value.value:.2f}" == golden["reported"][task]
         assert value.low < value.value < value.high
     assert "1 pairs without a score" in " ".join(scores.notes)
-    assert "MR is not below" in " ".join(scores.notes)
+    assert "left out: MR." in " ".join(scores.notes)
 
 
 def test_classification_protocols_are_sentevals():
@@ -140,6 +142,53 @@ def test_odd_files(tmp_path):
     (tmp_path / "TREC/TREC_10.label").write_text("HUX:y who ?\n")
     with pytest.raises(UserError, match="'HUX' is none of"):
         read_task(Tree(tmp_path), "TREC")
+
+
+def toy_probing(root: Path, n: int = 20) -> None:
+    (root / "probing").mkdir()
+    lines = [f"{part}\t{label}\t{word} {i}\n" for part in ("tr", "va", "te") for i in range(n)
+             for label, word in (("PAST", "was"), ("PRES", "is"))]  # fmt: skip
+    (root / "probing/past_present.txt").write_text("".join(lines))
+
+
+def test_snli_and_probing_tasks_are_read_and_judged(tmp_path):
+    toy_probing(tmp_path)
+    (tmp_path / "SNLI").mkdir()
+    labels = ("entailment", "neutral", "contradiction")
+    for split in ("train", "dev", "test"):
+        for kind, line in (("s1", "a man"), ("s2", "{} man"), ("labels", "{}")):
+            text = "".join(line.format(x) + "\n" for _ in range(12) for x in labels)
+            (tmp_path / f"SNLI/{kind}.{split}").write_text(text)
+
+    def rows(texts):  # a sentence shows its first word
+        return np.stack([np.eye(8)[len(text.split()[0]) % 8] for text in texts])
+
+    sentences = Sentences(tasks=("SNLI", "Tense", "Length"))
+    scores = sentences.score(sentences.read(tmp_path), rows)
+    assert scores.values["SNLI"].value == scores.values["Tense"].value == 1
+    assert scores.values["SNLI"].n == 36 and "left out: Length." in scores.notes[0]
+    (tmp_path / "SNLI/labels.dev").write_text("neutral\n")
+    with pytest.raises(UserError, match="36, 36 and 1 lines"):
+        sentences.read(tmp_path)
+    (tmp_path / "SNLI/labels.dev").unlink()
+    assert "SNLI: SNLI/labels.dev missing" in sentences.read(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("tx\tPAST\tword", "expected tr, va or te"), ("te\tFUT\tword", "'FUT' is none of PAST, PRES"),
+     ("tr\tPAST", "line 121: expected tr")],
+)  # fmt: skip
+def test_ragged_probing_lines_are_named(tmp_path, line, says):
+    toy_probing(tmp_path)
+    with (tmp_path / "probing/past_present.txt").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=says):
+        read_task(Tree(tmp_path), "Tense")
+
+
+def test_the_ten_probing_tasks_have_files():
+    assert len(PROBING) == len(set(PROBING.values())) == 10
 
 
 @pytest.mark.parametrize("name", TEXT_SUITES)

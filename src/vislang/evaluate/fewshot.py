@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vislang.data.sample import Source
 
-_BYTES = 2_000_000  # of gathered features at a time: they stay in the cache for all passes
+_BYTES = 2_000_000  # of gathered features at a time: they stay in the cache
 
 
 class FewShot:
@@ -227,44 +227,78 @@ def score_episodes(
     (by Euclidean distance) to their own class. Equal distances count against the model.
     """
     e, way, shot = episodes.support.shape
-    per = way * (shot + episodes.query.shape[2]) * train.shape[1] * 4
+    asked = way * episodes.query.shape[2]
+    per = (way * shot + asked) * train.shape[1] * 4
     block = max(1, _BYTES // per)
+    train, test = (np.asarray(rows, np.float32) for rows in (train, test))
+    if centre:  # distances do not change, and products of rows near zero keep their digits
+        middle = train.mean(axis=0)
+        train, test = train - middle, test - middle
+    squares = [np.einsum("nd,nd->n", rows, rows) for rows in (train, test)]
     scores = np.empty(e)
     for first in range(0, e, block):
         part = slice(first, first + block)
-        support = train[episodes.support[part]].astype(np.float32, copy=False)  # [b, W, S, D]
-        query = test[episodes.query[part]].astype(np.float32, copy=False)  # [b, W, Q, D]
-        if centre:
-            mean = support.mean(axis=(1, 2), keepdims=True)
-            support -= mean
-            query -= mean
-        if normalise:
-            _normalise(support)
-            _normalise(query)
+        near = episodes.support[part].reshape(-1, way * shot)
+        query = episodes.query[part].reshape(-1, asked)
+        ends = Ends(train[near], squares[0][near], test[query], squares[1][query])
+        far = ends.distances(way, centre, normalise, average)  # [b, W Q, W]
+        far = far.reshape(len(near), way, -1, way)  # [b, own class, query, class]
+        index = np.arange(way)[None, :, None, None]
+        own = np.take_along_axis(far, index, axis=3)
         there = episodes.there[part]
-        hit = _nearest_is_own(support, query, average) & there
+        hit = ((far <= own).sum(axis=3) == 1) & there  # only its own class is as near
         share = hit.sum(axis=2) / np.maximum(there.sum(axis=2), 1)
         scores[part] = share.mean(axis=1)
     return scores
 
 
-def _nearest_is_own(
-    support: Float[np.ndarray, "b W S D"], query: Float[np.ndarray, "b W Q D"], average: bool
-) -> Bool[np.ndarray, "b W Q"]:
-    b, way, shot, width = support.shape
-    targets = support.mean(axis=2) if average else support.reshape(b, way * shot, width)
-    asked = query.reshape(b, -1, width)
-    # ‖q - t‖² less ‖q‖², which is the same for all targets.
-    far = (targets**2).sum(-1)[:, None] - 2 * asked @ targets.transpose(0, 2, 1)
-    if not average:
-        far = far.reshape(b, -1, way, shot).min(axis=3)
-    far = far.reshape(b, way, -1, way)  # [b, own class, query, class]
-    index = np.arange(way)[None, :, None, None]
-    own = np.take_along_axis(far, index, axis=3)
-    return (far <= own).sum(axis=3) == 1  # only itself
+@dataclass(frozen=True)
+class Ends:
+    """Support and query rows of a block of episodes, and their squared lengths.
+
+    With m the mean of the support, â = (a - m) / ‖a - m‖ and p a class's mean of ŝ (or one ŝ), a
+    query is compared by ‖q̂ - p‖². No row is centred or scaled: all follows from products of
+    the rows as they are with m and with the few sums of s / ‖s - m‖, an eighth of the work.
+    """
+
+    support: Float[np.ndarray, "b WS D"]
+    support_square: Float[np.ndarray, "b WS"]
+    query: Float[np.ndarray, "b WQ D"]
+    query_square: Float[np.ndarray, "b WQ"]
+
+    def distances(
+        self, way: int, centre: bool, normalise: bool, average: bool
+    ) -> Float[np.ndarray, "b WQ W"]:
+        """Squared distance of each query to each class, less what is the same for all classes."""
+        b, many, width = self.support.shape
+        targets = way if average else many
+        ends = np.empty((b, targets + 1, width), np.float32)  # sums of s / ‖s - m‖, and m
+        sums, mean = ends[:, :-1], ends[:, -1:]
+        every = np.full((b, 1, many), centre / many, np.float32)
+        np.matmul(every, self.support, out=mean)
+        along = (self.support @ mean.transpose(0, 2, 1))[..., 0]  # s . m
+        mean_square = np.einsum("btd,btd->bt", mean, mean)  # [b, 1]
+        scale = np.ones_like(along)
+        if normalise:
+            scale = _inverse_length(self.support_square, along, mean_square)
+        parts = scale.reshape(b, targets, -1)
+        shots = self.support.reshape(b, targets, -1, width)
+        np.matmul((parts / parts.shape[2])[:, :, None], shots, out=sums[:, :, None])
+        weight = parts.mean(axis=2)[:, None]  # p = sum - weight m
+        sum_mean = (sums @ mean.transpose(0, 2, 1)).transpose(0, 2, 1)  # [b, 1, T]
+        square = np.einsum("btd,btd->bt", sums, sums)[:, None] - 2 * weight * sum_mean
+        square += weight**2 * mean_square[..., None]  # ‖p‖²
+        seen = self.query @ ends.transpose(0, 2, 1)  # [b, WQ, T + 1]
+        onto = seen[..., :-1] - weight * seen[..., -1:]
+        onto -= sum_mean - weight * mean_square[..., None]  # (q - m) . p
+        if normalise:
+            onto *= _inverse_length(self.query_square, seen[..., -1], mean_square)[..., None]
+        far = square - 2 * onto
+        return far if average else far.reshape(b, -1, way, many // way).min(axis=3)
 
 
-def _normalise(rows: np.ndarray) -> None:
-    """Rows to length 1, in place; rows of zeros stay."""
-    length = np.sqrt(np.einsum("...d,...d->...", rows, rows))
-    rows /= np.maximum(length, 1e-12)[..., None]
+def _inverse_length(square: np.ndarray, along: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
+    """1 / ‖a - m‖ from ‖a‖², a . m and ‖m‖²; 0, which makes the row zero, where a is m."""
+    found = square - 2 * along + mean_square
+    rounding = 1e-6 * (square + mean_square)
+    return np.where(found > rounding, 1 / np.sqrt(np.maximum(found, 1e-24)), 0).astype(np.float32)

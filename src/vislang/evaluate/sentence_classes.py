@@ -42,14 +42,15 @@ class Answers:
 
 
 def pair_features(
-    u: Float[np.ndarray, "n D"], v: Float[np.ndarray, "n D"]
+    u: Float[np.ndarray, "n D"], v: Float[np.ndarray, "n D"], themselves: bool = False
 ) -> Float[np.ndarray, "n E"]:
-    """[|u - v|, u * v], width E = 2 D: SentEval's features of a pair.
+    """[|u - v|, u * v], width E = 2 D: SentEval's features of a pair; for SNLI u and v before them.
 
     >>> pair_features(np.array([[1.0, 2.0]]), np.array([[3.0, 2.0]]))
     array([[2., 0., 3., 4.]])
     """
-    return np.concatenate([np.abs(u - v), u * v], axis=1)
+    own = [u, v] if themselves else []
+    return np.concatenate([*own, np.abs(u - v), u * v], axis=1)
 
 
 def by_inner_folds(

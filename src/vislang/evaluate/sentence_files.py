@@ -6,18 +6,19 @@ in a folder or in a zip archive.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from vislang.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+from vislang.evaluate.sentence_splits import PROBING, mrpc, probing, snli, sst, trec
+from vislang.evaluate.sentence_tree import (
+    Part,
+    Task,
+    Tree,
+    class_of,
+    clean,
+    score_of,
+    split_files,
+)
 
 YEARS = ("STS12", "STS13", "STS14", "STS15", "STS16")
 RANKED = (*YEARS, "STSBenchmark", "SICKRelatedness")
@@ -28,74 +29,15 @@ BY_CLASS = {
     "SUBJ": ("SUBJ", "subj.subjective", "subj.objective"),
     "MPQA": ("MPQA", "mpqa.neg", "mpqa.pos"),
 }
-CLASSIFIED = (*BY_CLASS, "SST2", "SST5", "TREC", "MRPC", "SICKEntailment")
-
-
-@dataclass(frozen=True)
-class Part:
-    """Sentences of one split: one or two a row, with a score or a class."""
-
-    left: list[str]
-    right: list[str]  # empty where a row is one sentence
-    gold: Float[np.ndarray, " n"] | Int[np.ndarray, " n"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task: its parts by name (a year's sets; train, dev, test; or all), and what was odd."""
-
-    name: str
-    parts: dict[str, Part]
-    notes: list[str] = field(default_factory=list)
-
-
-class Tree:
-    """Files below a folder or in a zip, found by the end of their path."""
-
-    def __init__(self, root: Path):
-        self.root, self.latin = root, set()
-        if root.is_dir():
-            archives = sorted(root.glob("*.zip"))
-            files = [f for f in sorted(root.rglob("*")) if f.is_file()]
-            if archives and len(files) < 20 and not any(d.is_dir() for d in root.iterdir()):
-                root = archives[0]  # a folder that holds the archive only
-            else:
-                self.archive, self.names = None, [f.relative_to(root).as_posix() for f in files]
-                return
-        try:
-            self.archive = zipfile.ZipFile(root)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{root} is neither a folder nor a zip archive: {error}.") from error
-        self.names = sorted(self.archive.namelist())
-
-    def find(self, *ends: str) -> str | None:
-        """The first file whose path ends in one of `ends`, whole parts of the path compared."""
-        for end in ends:
-            for name in self.names:
-                if f"/{name}".endswith(f"/{end}"):
-                    return name
-        return None
-
-    def folder(self, name: str) -> list[str]:
-        """The files directly in the folder called `name`."""
-        return [n for n in self.names if n.rpartition("/")[0].rpartition("/")[2] == name]
-
-    def lines(self, name: str) -> list[str]:
-        """Lines of a text file: UTF-8, or latin-1 where it is none (counted in `latin`)."""
-        raw = self.archive.read(name) if self.archive else (self.root / name).read_bytes()
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            self.latin.add(name)
-            text = raw.decode("latin-1")
-        # Not splitlines: sentences hold characters that it takes for line ends.
-        found = text.replace("\r\n", "\n").split("\n")
-        return found[:-1] if found and not found[-1] else found
+# SentEval's ten transfer tasks, without the two that are judged by correlation
+TRANSFER = (*BY_CLASS, "SST2", "SST5", "TREC", "MRPC", "SICKEntailment", "SNLI")
+CLASSIFIED = (*TRANSFER, *PROBING)
 
 
 def read_task(tree: Tree, name: str) -> Task | None:
     """One task, or None where its files are not there."""
     tree.latin.clear()
+    tree.lacks.clear()
     if name in YEARS:
         task = _year(tree, name)
     elif name in BY_CLASS:
@@ -103,27 +45,13 @@ def read_task(tree: Tree, name: str) -> Task | None:
     else:
         readers = {
             "STSBenchmark": _sts_benchmark, "SICKRelatedness": _sick, "SICKEntailment": _sick,
-            "SST2": _sst, "SST5": _sst, "TREC": _trec, "MRPC": _mrpc,
-        }  # fmt: skip
+            "SST2": sst, "SST5": sst, "TREC": trec, "MRPC": mrpc, "SNLI": snli,
+        } | dict.fromkeys(PROBING, probing)  # fmt: skip
         task = readers[name](tree, name)
     if task is not None and tree.latin:
         files = ", ".join(sorted(f.rpartition("/")[2] for f in tree.latin))
         task.notes.append(f"{name}: {files} are not UTF-8 and were read as latin-1.")
     return task
-
-
-def _text(sentence: str) -> str:
-    return " ".join(sentence.split()) or "."
-
-
-def _number(text: str, file: str, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not np.isfinite(value):
-        raise UserError(f"{file}, line {line}: expected a score, got {text[:40]!r}.")
-    return value
 
 
 def _year(tree: Tree, name: str) -> Task | None:
@@ -153,26 +81,22 @@ def _year(tree: Tree, name: str) -> Task | None:
             sentences = pair.split("\t")
             if len(sentences) < 2:
                 raise UserError(f"{inputs[key]}, line {line}: expected two sentences and a tab.")
-            left.append(_text(sentences[0]))
-            right.append(_text(sentences[1]))
-            gold.append(_number(score, golds[key], line))
+            left.append(clean(sentences[0]))
+            right.append(clean(sentences[1]))
+            gold.append(score_of(score, golds[key], line))
         if len(gold) < len(pairs):
             notes.append(f"{name} {subset}: {len(pairs) - len(gold)} pairs without a score.")
         if len(gold) >= 2:
             parts[subset] = Part(left, right, np.array(gold))
+        else:
+            notes.append(f"{name} {subset}: fewer than two pairs have a score: left out.")
     return Task(name, parts, notes) if parts else None
-
-
-def _splits(tree: Tree, files: dict[str, tuple[str, ...]]) -> dict[str, str] | None:
-    found = {split: tree.find(*ends) for split, ends in files.items()}
-    there = {split: name for split, name in found.items() if name is not None}
-    return there if len(there) == len(files) else None
 
 
 def _sts_benchmark(tree: Tree, name: str) -> Task | None:
     """Columns genre, file, year, id, score, s1, s2; tabs, no quoting."""
     ends = {s: (f"STSBenchmark/sts-{s}.csv",) for s in ("train", "dev", "test")}
-    files = _splits(tree, ends)
+    files = split_files(tree, ends)
     if files is None:
         return None
     parts = {}
@@ -181,15 +105,15 @@ def _sts_benchmark(tree: Tree, name: str) -> Task | None:
         short = next((i for i, row in rows if len(row) < 7), None)
         if short is not None:
             raise UserError(f"{file}, line {short}: expected seven columns divided by tabs.")
-        gold = np.array([_number(row[4], file, i) for i, row in rows])
-        parts[split] = Part([_text(r[5]) for _, r in rows], [_text(r[6]) for _, r in rows], gold)
+        gold = np.array([score_of(row[4], file, i) for i, row in rows])
+        parts[split] = Part([clean(r[5]) for _, r in rows], [clean(r[6]) for _, r in rows], gold)
     return Task(name, parts)
 
 
 def _sick(tree: Tree, name: str) -> Task | None:
     """Header, then pair_ID, A, B, relatedness, entailment."""
     ends = {"train": "train", "dev": "trial", "test": "test_annotated"}
-    files = _splits(tree, {s: (f"SICK/SICK_{e}.txt",) for s, e in ends.items()})
+    files = split_files(tree, {s: (f"SICK/SICK_{e}.txt",) for s, e in ends.items()})
     if files is None:
         return None
     classes = ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")
@@ -200,20 +124,14 @@ def _sick(tree: Tree, name: str) -> Task | None:
             cells = row.split("\t")
             if len(cells) < 5:
                 raise UserError(f"{file}, line {line}: expected five columns divided by tabs.")
-            left.append(_text(cells[1]))
-            right.append(_text(cells[2]))
+            left.append(clean(cells[1]))
+            right.append(clean(cells[2]))
             if name == "SICKRelatedness":
-                gold.append(_number(cells[3], file, line))
+                gold.append(score_of(cells[3], file, line))
             else:
-                gold.append(_class_of(cells[4].strip(), classes, file, line))
+                gold.append(class_of(cells[4].strip(), classes, file, line))
         parts[split] = Part(left, right, np.array(gold))
     return Task(name, parts)
-
-
-def _class_of(label: str, classes: tuple[str, ...], file: str, line: int) -> int:
-    if label not in classes:
-        raise UserError(f"{file}, line {line}: {label!r} is none of {', '.join(classes)}.")
-    return classes.index(label)
 
 
 def _by_class(tree: Tree, name: str) -> Task | None:
@@ -222,71 +140,14 @@ def _by_class(tree: Tree, name: str) -> Task | None:
     files = [tree.find(f"{folder}/{end}") for end in ends]
     texts: list[str] = []
     gold: list[int] = []
+    blank = 0
     for label, file in enumerate(files):
         if file is None:
             return None
-        lines = [_text(line) for line in tree.lines(file) if line.strip()]
+        whole = tree.lines(file)
+        lines = [clean(line) for line in whole if line.strip()]
+        blank += len(whole) - len(lines)
         texts += lines
         gold += [label] * len(lines)
-    return Task(name, {"all": Part(texts, [], np.array(gold))})
-
-
-def _sst(tree: Tree, name: str) -> Task | None:
-    """binary: sentence, tab, label; fine: label, space, sentence."""
-    kind = "binary" if name == "SST2" else "fine"
-    names = {s: (f"SST/{kind}/sentiment-{s}",) for s in ("train", "dev", "test")}
-    files = _splits(tree, names)
-    if files is None:
-        return None
-    classes = ("0", "1") if name == "SST2" else ("0", "1", "2", "3", "4")
-    parts = {}
-    for split, file in files.items():
-        rows = [(i, line) for i, line in enumerate(tree.lines(file), 1) if line.strip()]
-        cut = [(i, r.rpartition("\t")[::2] if name == "SST2" else r.partition(" ")[::-2])
-               for i, r in rows]  # fmt: skip
-        gold = [_class_of(label.strip(), classes, file, i) for i, (_, label) in cut]
-        parts[split] = Part([_text(text) for _, (text, _) in cut], [], np.array(gold))
-    return Task(name, parts)
-
-
-def _trec(tree: Tree, name: str) -> Task | None:
-    """COARSE:fine question; the six coarse classes."""
-    ends = {"train": ("TREC/train_5500.label",), "test": ("TREC/TREC_10.label",)}
-    files = _splits(tree, ends)
-    if files is None:
-        return None
-    classes = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
-    parts = {}
-    for split, file in files.items():
-        rows = [(i, r.partition(" ")) for i, r in enumerate(tree.lines(file), 1) if r.strip()]
-        gold = [_class_of(label.partition(":")[0], classes, file, i) for i, (label, _, _) in rows]
-        parts[split] = Part([_text(text) for _, (_, _, text) in rows], [], np.array(gold))
-    return Task(name, parts)
-
-
-def _mrpc(tree: Tree, name: str) -> Task | None:
-    """Header, then Quality, two ids, s1, s2. A validation file belongs to the training part."""
-    known = {
-        "train": ("MRPC/msr_paraphrase_train.txt", "MRPC/msr-para-train.tsv"),
-        "test": ("MRPC/msr_paraphrase_test.txt", "MRPC/msr-para-test.tsv"),
-    }
-    files = _splits(tree, known)
-    if files is None:
-        return None
-    rows: dict[str, list[tuple[int, str, str]]] = {"train": [], "test": []}
-    extra = tree.find("MRPC/msr-para-val.tsv")
-    for split, file in [*files.items(), *([("train", extra)] if extra else [])]:
-        rows[split] += _mrpc_rows(tree, file)
-    parts = {
-        split: Part([r[1] for r in each], [r[2] for r in each], np.array([r[0] for r in each]))
-        for split, each in rows.items()
-    }
-    return Task(name, parts)
-
-
-def _mrpc_rows(tree: Tree, file: str) -> Iterator[tuple[int, str, str]]:
-    for line, row in enumerate(tree.lines(file)[1:], 2):
-        cells = row.split("\t")
-        if len(cells) < 5:
-            raise UserError(f"{file}, line {line}: expected five columns divided by tabs.")
-        yield _class_of(cells[0].strip(), ("0", "1"), file, line), _text(cells[3]), _text(cells[4])
+    notes = [f"{name}: {blank} blank lines left out."] if blank else []
+    return Task(name, {"all": Part(texts, [], np.array(gold))}, notes)

@@ -25,12 +25,12 @@ from vislang.evaluate.sentence_files import (
     BY_CLASS,
     CLASSIFIED,
     RANKED,
+    TRANSFER,
     YEARS,
-    Part,
-    Task,
-    Tree,
     read_task,
 )
+from vislang.evaluate.sentence_splits import PROBING
+from vislang.evaluate.sentence_tree import Part, Task, Tree
 from vislang.files import fingerprint
 from vislang.lookup import nearest
 from vislang.metrics.correlation import mean_of_sets, pearson, spearman
@@ -55,7 +55,7 @@ class SentenceData:
 
 
 class Sentences:
-    """STS12-16, STS-B and SICK-R by cosine; MR, CR, SUBJ, MPQA, SST, TREC, MRPC, SICK-E.
+    """STS12-16, STS-B and SICK-R by cosine; SentEval's transfer and probing tasks by a classifier.
 
     A year of STS has three numbers: all pairs together (named after the year, as SimCSE reports
     it), the mean over its sets, and the mean weighted by pairs (SentEval's two).
@@ -83,14 +83,18 @@ class Sentences:
     def read(self, path: Path) -> SentenceData:
         """SentEval's files below `path`, or in a zip."""
         tree = Tree(path)
-        found, notes = [], []
+        found, notes, absent = [], [], []
         for name in self.tasks or TASKS:
             task = read_task(tree, name)
             if task is None:
-                notes.append(f"{name} is not below {path}: left out.")
+                absent.append(name)
+                if tree.lacks:
+                    notes.append(f"{name}: {', '.join(tree.lacks)} missing below {path}: left out.")
             else:
                 found.append(task)
                 notes += task.notes
+        if plainly := [name for name in absent if not any(n.startswith(f"{name}:") for n in notes)]:
+            notes.append(f"Not below {path}, left out: {', '.join(plainly)}.")
         if not found:
             raise UserError(
                 f"sentences: none of {', '.join(self.tasks or TASKS)} is at {path}. Expected"
@@ -124,9 +128,10 @@ class Sentences:
         ranked = [values[name] for name in RANKED if name in values]
         if len(ranked) > 1:
             values["similarity_mean"] = mean_of_sets(ranked)
-        right = [values[name] for name in CLASSIFIED if name in values]
-        if len(right) > 1:
-            values["classes_mean"] = mean_of_sets(right)
+        for mean, names in (("classes_mean", TRANSFER), ("probing_mean", tuple(PROBING))):
+            right = [values[name] for name in names if name in values]
+            if len(right) > 1:
+                values[mean] = mean_of_sets(right)
         return Scores(self.name, n, values, tables=tables, notes=list(read.notes))
 
     def settings(self) -> dict[str, Any]:
@@ -137,7 +142,9 @@ class Sentences:
         }  # fmt: skip
 
     def _classified(self, task: Task, rows: Rows, table: list[list[Any]]) -> dict[str, Interval]:
-        x = {split: _features(part, rows) for split, part in task.parts.items()}
+        x = {
+            split: _features(part, rows, task.name == "SNLI") for split, part in task.parts.items()
+        }
         y = {split: np.asarray(part.gold) for split, part in task.parts.items()}
         threads = self.threads or None
         learnt = y["all" if "all" in y else "train"]
@@ -217,9 +224,9 @@ def _cosines(part: Part, rows: Rows) -> Float[np.ndarray, " n"]:
     return np.einsum("nd,nd->n", both[:n], both[n:])
 
 
-def _features(part: Part, rows: Rows) -> Float[np.ndarray, "n D"]:
+def _features(part: Part, rows: Rows, themselves: bool) -> Float[np.ndarray, "n D"]:
     if not part.right:
         return np.asarray(rows(part.left))
     n = len(part.left)
     both = np.asarray(rows([*part.left, *part.right]))
-    return pair_features(both[:n], both[n:])
+    return pair_features(both[:n], both[n:], themselves)
