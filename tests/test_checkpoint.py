@@ -71,7 +71,7 @@ def test_sweeping_keeps_the_newest_and_removes_leftovers(tmp_path):
     for step in (1, 2, 3, 4):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / ".000000005.77.tmp").mkdir()
-    ckpt.sweep(tmp_path, 2)
+    ckpt.thin(tmp_path, 2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "000000003",
         "000000004",

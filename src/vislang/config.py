@@ -4,7 +4,6 @@ This module imports no torch, so that the command line can show every flag at on
 """
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vislang.errors import UserError
+from vislang.fields import checked
 from vislang.lookup import nearest
 
 T = TypeVar("T")
@@ -105,6 +105,8 @@ class DataConfig:
     Args:
         train: source to train on: a path whose layout is recognised, or 'layout:path'.
         train_options: arguments of the source's layout (columns, delimiter, split ...).
+        from_run: a run folder whose training data, checked to be as they were, are trained on in
+            place of train and train_options; empty for none.
         valid: source to evaluate on; empty for none.
         valid_options: arguments of that source's layout.
         batch_size: samples in the global batch of one step, over all processes.
@@ -128,6 +130,7 @@ class DataConfig:
 
     train: str = "digits"
     train_options: dict[str, Any] = field(default_factory=dict)
+    from_run: str = ""
     valid: str = ""
     valid_options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 256
@@ -214,13 +217,19 @@ class RunConfig:
             machine multiplies it faster than fp32.
         threads: CPU threads of this process; 0 leaves torch's choice.
         checkpoint_every: '500 steps', '1 epochs' or '0.5 epochs'; the last step is always saved.
-        keep: newest checkpoints to keep; 0 keeps all.
+        checkpoint_at: epochs, as in '0,1/1024,1/2,5/4', after which a checkpoint is saved that is
+            always kept; 'doubling' is 0, 1/1024, 1/512 ... 1/2, 3/4, 5/4, 3/2, 7/4 and each epoch.
+        keep: newest of the other checkpoints to keep; 0 keeps all.
         log_every: steps between lines of the log.
         diagnostics_every: '100 steps' or '1 epochs' between looks at the embeddings (modality gap,
             spread, effective rank ...; a collapse is flagged); empty for never.
         evaluate_every: '500 steps' or '1 epochs' between evaluations on the valid source;
             empty evaluates only at the end.
         evaluations: evaluations to run on the valid source (`vislang list evaluations`).
+        watch: the value that tells which model is better, as evaluation.metric, or
+            -evaluation.metric where less is better; empty takes the first.
+        patience: evaluations in a row without a better value to watch after which the run ends,
+            the best checkpoint being kept; 0 goes on to the last step.
         grad_checkpoint: recompute activations in the backward pass to save memory.
         compile: run the towers through torch.compile.
         shard: split the trained towers' weights, gradients and moments over the processes (FSDP2),
@@ -233,11 +242,14 @@ class RunConfig:
     precision: str = "auto"
     threads: int = 0
     checkpoint_every: str = "1 epochs"
+    checkpoint_at: tuple[str, ...] = ()
     keep: int = 3
     log_every: int = 10
     diagnostics_every: str = "100 steps"
     evaluate_every: str = ""
     evaluations: tuple[str, ...] = ()
+    watch: str = ""
+    patience: int = 0
     grad_checkpoint: bool = False
     compile: bool = False
     shard: bool = False
@@ -283,6 +295,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     types_ = typing.get_type_hints(cls)
     made = {}
     for key, value in values.items():
+        key = "from_run" if key == "from" else key  # Python has no field of that name
         if key not in known:
             raise UserError(
                 f"{label} has no field {key!r}.{nearest(str(key), known)}"
@@ -295,46 +308,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         elif dataclasses.is_dataclass(kind):
             made[key] = from_dict(kind, value, inner)  # type: ignore[arg-type]
         else:
-            made[key] = _checked(kind, value, inner)
+            made[key] = checked(kind, value, inner)
     return cls(**made)
-
-
-def _checked(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        for option in typing.get_args(kind):
-            try:
-                return _checked(option, value, where)
-            except UserError:
-                continue
-    elif kind is bool and isinstance(value, bool):
-        return value
-    elif kind is int and not isinstance(value, bool) and isinstance(value, int | float):
-        if float(value).is_integer():
-            return int(value)
-    elif kind is float and not isinstance(value, bool):
-        # YAML reads 1e-4 as text, so numbers may come as strings.
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif kind is str and isinstance(value, str):
-        return value
-    elif kind is type(None) and value is None:
-        return None
-    elif origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    elif kind == tuple[str, ...] and isinstance(value, str):
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-    elif origin in (tuple, list) and isinstance(value, list | tuple):
-        arguments = typing.get_args(kind)
-        inner = arguments[0]
-        fixed = origin is tuple and len(arguments) > 1 and arguments[1] is not Ellipsis
-        if fixed and len(value) != len(arguments):
-            raise UserError(f"{where} must have {len(arguments)} values, got {value!r}.")
-        return origin(_checked(inner, item, f"{where}[{i}]") for i, item in enumerate(value))
-    name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise UserError(f"{where} must be {name}, got {value!r} ({type(value).__name__}).")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

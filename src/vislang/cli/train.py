@@ -36,7 +36,9 @@ def train_and_tell(config: TrainConfig, out: Path) -> int:
     """Train, say where things are; 0, or the exit code of a clean stop by a signal."""
     from vislang.train import Stopped
     from vislang.train import train as run_training
+    from vislang.train.data_of import with_data
 
+    config = with_data(config)
     judge = judge_of(config, out)
     tell(f"Training: {out} (stop with Ctrl-C, go on with `vislang train {out}`)")
     try:

@@ -12,7 +12,7 @@ Nothing is pickled.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,13 +172,19 @@ def load_module(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> 
         ) from error
 
 
-def sweep(folder: Path, keep: int) -> None:
-    """Remove leftovers of killed writes, and all but the newest `keep` checkpoints (0: all)."""
+def thin(folder: Path, keep: int, always: Collection[int] = ()) -> None:
+    """Remove leftovers of killed writes, and checkpoints that are not to be kept.
+
+    Args:
+        folder: the run folder.
+        keep: of the newest; 0 keeps all.
+        always: steps that are kept besides.
+    """
     place = folder / "checkpoints"
     for path in place.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
     if keep > 0:
-        for path in checkpoints(folder)[:-keep]:
+        for path in [p for p in checkpoints(folder) if int(p.name) not in always][:-keep]:
             # done.json goes first: a half-removed folder is then no checkpoint.
             (path / DONE).unlink(missing_ok=True)
             shutil.rmtree(path, ignore_errors=True)

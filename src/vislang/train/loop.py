@@ -31,17 +31,19 @@ from vislang.devices import (
 from vislang.errors import UserError
 from vislang.models.dual import DualEncoder
 from vislang.train import checkpoint as ckpt
+from vislang.train.data_of import check_data, note_data, with_data
 from vislang.train.diagnostics import Diagnostics
 from vislang.train.ema import Ema, Teacher, needs_teacher
 from vislang.train.episodes import Episodes
 from vislang.train.frozen import FrozenFeatures
 from vislang.train.log import Log, Meter, Progress, read_log
+from vislang.train.moments import cadence, checkpoint_steps
 from vislang.train.optim import make_optimizer, make_schedules, rest_sides, set_rate
+from vislang.train.patience import Patience
 from vislang.train.rejected import rejected_anywhere
 from vislang.train.rows import FEATURES, TEACHER
 from vislang.train.setup import (
     Place,
-    cadence,
     check_needs,
     claim_folder,
     describe,
@@ -81,8 +83,10 @@ def train(
         Stopped: SIGINT or SIGTERM came; everything is saved.
     """
     folder = Path(folder)
+    config = with_data(config)
     place = settle(config)
     source = source or open_source(config.data.train, **config.data.train_options)
+    check_data(config, source)
     # A batch larger than the source makes no step; the loader says so in better words.
     size = config.data.batch_size
     epoch = samples_in_epoch(source, config.data.episode, max(1, size))
@@ -91,6 +95,8 @@ def train(
     check_needs(model, objective, config)
     batches = make_batches(config, source, model, objective, place)
     claim_folder(config, folder)
+    if place.group.first:
+        note_data(folder, config, source)
     barrier()
     augmented = config.data.augment != "none"
     frozen = FrozenFeatures(model, source, batches, augmented, folder, place)
@@ -101,7 +107,9 @@ def train(
     ema = Ema(model, config.optim.ema) if config.optim.ema else None
     taught = needs_teacher(objective)
     teacher = Teacher(model, objective, config.optim.ema) if taught else None
-    state = State(model, objective, optimizer, ema, teacher, place, folder, config.run.keep)
+    always = checkpoint_steps(config.run.checkpoint_at, len(batches), steps)
+    patience = Patience(config.run, folder, judge is not None, place.device)
+    state = State(model, objective, optimizer, ema, teacher, place, folder, config.run.keep, always)
     episodes = Episodes(objective, model, batches, frozen, source, place, folder, config.run.seed)
     step = state.resume()
 
@@ -112,11 +120,16 @@ def train(
     def due(step: int, every: int) -> bool:
         return step == steps or (every > 0 and step % every == 0)
 
+    def saves(step: int) -> bool:
+        best = bool(patience) and due(step, judge_every)  # it may be the best one
+        return step in always or due(step, save_every) or best
+
     log = Log(folder, step, place.group.first, config.run.tensorboard)
     log.add(
         "start",
         step=step,
         steps=steps,
+        steps_per_epoch=len(batches),
         samples=len(source),
         device=str(place.device),
         precision=place.precision,
@@ -135,7 +148,11 @@ def train(
             _judge(
                 judge, model, step, log, place, config
             )  # killed between a checkpoint and its judgement
-        for batch in meter.watch(_from(batches, step, steps)):
+        if step in always and last is None:
+            last = state.save(step, len(batches))  # the model as it starts
+            log.add("checkpoint", step=step, path=str(last.relative_to(folder)))
+        over = patience.is_over()
+        for batch in meter.watch(_from(batches, step, step if over else steps)):
             if step % len(batches) == 0:
                 episodes.begin(step // len(batches), step + 1, log)
             tensors = frozen.fill(batch, place.device)
@@ -155,7 +172,7 @@ def train(
                 )
                 log_due = due(step, config.run.log_every)
                 # A look at the numbers waits for a GPU, so there it is taken only when due.
-                if place.device.type == "cpu" or log_due or due(step, save_every) or stop.signal:
+                if place.device.type == "cpu" or log_due or saves(step) or stop.signal:
                     _refuse_nan(loss, norm, step, rate, last)
                 optimizer.step()
                 if teacher:
@@ -180,7 +197,8 @@ def train(
                 if look:
                     log.add("diagnostics", step=step, **look.line(_parts(objective)))
             why = stop.anywhere(place.device)
-            if why or due(step, save_every):
+            if why or saves(step):
+                state.always = always | patience.best_step()
                 last = state.save(step, len(batches))
                 log.add("checkpoint", step=step, path=str(last.relative_to(folder)))
             if why and last:
@@ -189,8 +207,12 @@ def train(
                 raise Stopped(why, step, steps, last)
             if judge and due(step, judge_every):
                 _judge(judge, model, step, log, place, config)
+                if over := patience.is_over():
+                    break
         progress.close()
-        log.add("end", step=step, seconds=round(time.monotonic() - began, 1))
+        why = f"no better {config.run.watch or 'value'} in {patience.most} evaluations"
+        more = {"why": why} if over else {}
+        log.add("end", step=step, seconds=round(time.monotonic() - began, 1), **more)
     assert last is not None
     return last
 

@@ -37,8 +37,11 @@ FREE = (
     "run.diagnostics_every",
     "run.keep",
     "run.checkpoint_every",
+    "run.checkpoint_at",
     "run.evaluate_every",
     "run.evaluations",
+    "run.watch",
+    "run.patience",
     "run.tensorboard",
     "data.workers",
     "data.valid",
@@ -163,28 +166,6 @@ def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
             f" optim.epochs={config.optim.epochs}. Give one of them above 0."
         )
     return steps
-
-
-def cadence(text: str, steps_per_epoch: int, field: str) -> int:
-    """'500 steps' or '0.5 epochs' as a number of steps; empty is 0 (never).
-
-    >>> cadence("0.5 epochs", 100, "run.checkpoint_every"), cadence("20 steps", 100, "")
-    (50, 20)
-    """
-    if not text:
-        return 0
-    words = text.split()
-    try:
-        number = float(words[0])
-        unit = words[1].rstrip("s") if len(words) == 2 else ""
-        steps = {"step": number, "epoch": number * steps_per_epoch}[unit]
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{field} must be like '500 steps' or '0.5 epochs', got {text!r}."
-        ) from error
-    if number <= 0:
-        raise UserError(f"{field} must be above 0, or empty for never, got {text!r}.")
-    return max(1, round(steps))
 
 
 def describe(model: nn.Module, objective: nn.Module) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class State:
     place: Place
     folder: Path
     keep: int
+    always: set[int]  # steps whose checkpoints are kept whatever `keep` says
 
     def resume(self) -> int:
         """Load the newest whole checkpoint, if any; the number of steps it has done."""
@@ -33,7 +34,7 @@ class State:
         if self.place.group.first:
             for sentence in bad:
                 print(sentence)
-            ckpt.sweep(self.folder, 0)
+            ckpt.thin(self.folder, 0)
         barrier()
         if path is None:
             return 0
@@ -77,8 +78,9 @@ class State:
                 tensors["teacher"] = ckpt.tensors_of(self.teacher.model)
         if first:
             epoch, at = divmod(step, steps_per_epoch)
-            state = {"epoch": epoch, "position": at, "processes": self.place.group.world}
+            state = {"epoch": epoch, "position": at, "steps_per_epoch": steps_per_epoch}
+            state["processes"] = self.place.group.world
             ckpt.save_checkpoint(self.folder, step, tensors, state)
-            ckpt.sweep(self.folder, self.keep)
+            ckpt.thin(self.folder, self.keep, self.always)
         barrier()
         return path

@@ -56,8 +56,13 @@ class StopFlag:
 
     def anywhere(self, device: torch.device) -> int:
         """The signal that any process got, the same answer on all of them; 0 for none."""
-        if processes().world == 1:
-            return self.signal
-        flag = torch.tensor([self.signal], dtype=torch.int64, device=device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return int(flag)
+        return largest_anywhere(self.signal, device)
+
+
+def largest_anywhere(value: int, device: torch.device) -> int:
+    """The largest of all processes' values, the same on all of them."""
+    if processes().world == 1:
+        return value
+    flag = torch.tensor([value], dtype=torch.int64, device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return int(flag)
