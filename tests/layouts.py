@@ -115,6 +115,19 @@ def redcaps(root: Path) -> Spec:
     return str(add_files(root / "redcaps", files)), {}
 
 
+def elevater(root: Path) -> Spec:
+    """A folder of a known set: pictures in a zip, one with a space in its name."""
+    home = root / "classification" / "hateful_memes_20211014"
+    files = {f"{'x y' if i == 1 else i}.jpg": picture(i) for i in range(6)}
+    add_zip(home / "img.zip", dict(files))
+    images = [{"id": i, "file_name": n, "zip_file": "img.zip"} for i, n in enumerate(files)]
+    notes = [{"image_id": i, "category_id": 5 + i % 2} for i in range(6)]
+    names = [{"id": 6, "name": "b"}, {"id": 5, "name": "a"}]
+    content = {"images": images, "annotations": notes, "categories": names}
+    add_files(home, {"test_meta.json": json.dumps(content)})
+    return str(home), {}
+
+
 def webdataset(root: Path) -> Spec:
     for shard in range(2):
         files: dict[str, bytes | str] = {}
@@ -184,8 +197,8 @@ def pairs(root: Path) -> Spec:
 
 LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "digits": digits, "huggingface": huggingface, "webdataset": webdataset, "flickr": flickr,
-    "table": table, "coco": coco, "redcaps": redcaps, "imagenet": imagenet, "zip": zip_,
-    "folder": folder, "torchvision": torchvision, "pairs": pairs,
+    "table": table, "coco": coco, "redcaps": redcaps, "elevater": elevater,
+    "imagenet": imagenet, "zip": zip_, "folder": folder, "torchvision": torchvision, "pairs": pairs,
     "mix": mix, "pure": pure,
 }  # fmt: skip
 

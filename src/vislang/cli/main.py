@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "curate fetch": "vislang.cli.curate.fetch:fetch",
     "curate collage": "vislang.cli.curate.collage:collage",
     "evaluate": "vislang.cli.evaluate:evaluate",
+    "data elevater": "vislang.cli.data:elevater",
     "probe": "vislang.cli.probe:probe",
     "localize": "vislang.cli.localize:localize",
     "domains show": "vislang.cli.domains:show",

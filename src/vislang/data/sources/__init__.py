@@ -26,6 +26,7 @@ SOURCES: dict[str, str] = {
     "table": "vislang.data.sources.table:Table",
     "coco": "vislang.data.sources.coco:CocoCaptions",
     "redcaps": "vislang.data.sources.redcaps:RedCaps",
+    "elevater": "vislang.data.sources.elevater:ElevaterImages",
     "imagenet": "vislang.data.sources.imagenet:ImageNet",
     "zip": "vislang.data.sources.zip:ZipOfClasses",
     "folder": "vislang.data.sources.folder:FolderOfClasses",
@@ -45,6 +46,7 @@ GIVES: dict[str, frozenset[str]] = {
     "table": _ALL,
     "coco": frozenset({"image", "text"}),
     "redcaps": frozenset({"image", "text"}),
+    "elevater": frozenset({"image", "label"}),
     "imagenet": _ALL,  # text: by template
     "zip": _ALL,
     "folder": _ALL,
