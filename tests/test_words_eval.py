@@ -3,6 +3,7 @@
 import gzip
 import json
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import ndcg_score
 
 from vislang.errors import UserError
 from vislang.evaluate.passages import Passages, search
+from vislang.evaluate.triplets import Triplets, nearer
 from vislang.evaluate.words import Words, analogy_scores, read_words
 from vislang.metrics.features import unit
 from vislang.metrics.retrieved import ndcg, search_measures
@@ -84,13 +86,14 @@ def test_search_is_exact_whatever_the_block(n, k, seed, block):
     vectors = rng.integers(-1, 2, (n, 3)).astype(np.float32)  # many ties
     asked = rng.normal(size=(4, 3)).astype(np.float32)
     texts = [(f"p{i}", str(i)) for i in range(n)]
+    vectors = unit(vectors)
     rows = lambda t: vectors[[int(x) for x in t]]  # noqa: E731
     where, names, count = search(asked, iter(texts), rows, block, k)
-    score = asked @ unit(vectors).T
+    score = asked @ vectors.T
     expected = np.argsort(-score, axis=1, kind="stable")[:, :k]
     taken = np.take_along_axis(score, where, axis=1)
     np.testing.assert_allclose(taken, np.take_along_axis(score, expected, axis=1), atol=1e-6)
-    assert count == n and all(names[i] == f"p{i}" for i in where.ravel().tolist())
+    assert len(count) == n and all(names[i] == f"p{i}" for i in where.ravel().tolist())
     assert all(len(set(row)) == len(row) for row in where.tolist())
 
 
@@ -133,6 +136,75 @@ def test_both_layouts_give_the_same_answers(tmp_path):
     assert {k: v.value for k, v in other.values.items()} == pytest.approx(
         {k: v.value for k, v in scores.values.items()}
     )
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(Path(__file__).parent / "golden/sbert_evaluators.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize(("similarity", "theirs"), [("cosine", "cos_sim"), ("dot", "dot_score")])
+def test_search_gives_the_numbers_of_sentence_transformers(golden, similarity, theirs, tmp_path):
+    sides = {"q": golden["ir_query_emb"], "d": golden["ir_corpus_emb"]}
+    for name, rows in (("queries.jsonl", sides["q"]), ("corpus.jsonl", sides["d"])):
+        key = name[0] if name[0] == "q" else "d"
+        (tmp_path / name).write_text("".join(
+            json.dumps({"_id": f"{key}{i}", "text": f"{key} {i}"}) + "\n" for i in range(len(rows))
+        ))  # fmt: skip
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(
+        f"q{a}\td{b}\t1\n" for a, b in golden["ir_relevant"].tolist()
+    ))  # fmt: skip
+    passages = Passages(block=13, similarity=similarity)
+    read = passages.read(tmp_path)
+    values = passages.score(read, lambda t: np.stack([
+        sides[text[0]][int(text[2:])] for text in t
+    ])).values  # fmt: skip
+    assert "ir_" + theirs + "_map@k100" in golden
+    for key in [k for k in golden if k.startswith(f"ir_{theirs}_")]:
+        ours = key.removeprefix(f"ir_{theirs}_").replace("@k", "@")
+        assert values[ours].value == pytest.approx(float(golden[key]), abs=1e-7), key
+
+
+def test_triplets_are_those_of_sentence_transformers(golden, tmp_path):
+    rows = [golden[f"triplet_{name}"] for name in ("anchor", "pos", "neg")]
+    body = "".join(f"a {i},b {i},c {i}\n" for i in range(len(rows[0])))
+    (tmp_path / "test.csv").write_text("Sentence1,Sentence2,Sentence3\n" + body + "d,,e\n")
+    made = Triplets()
+    read = made.read(tmp_path)
+    found = made.score(read, lambda t: np.stack([rows["abc".index(x[0])][int(x[2:])] for x in t]))
+    best = max(v.value for v in found.values.values())  # what they report
+    assert best == pytest.approx(float(golden["triplet_main"])) and found.n == 30
+    assert "1 triplets with a blank sentence" in read.notes[0]
+    assert not nearer(rows[0], rows[1], rows[1])["cosine"].any()  # a tie is no answer
+    (tmp_path / "test.csv").write_text("Sentence1,Sentence2,Sentence3\na,b\n")
+    with pytest.raises(UserError, match="line 2: expected the cells"):
+        made.read(tmp_path)
+    (tmp_path / "test.csv").write_text("Sentence1,Sentence2\na,b\n")
+    with pytest.raises(UserError, match="no column Sentence3"):
+        made.read(tmp_path)
+
+
+def test_ids_that_stand_twice_are_refused(tmp_path):
+    root = beir(tmp_path / "a")
+    with (root / "queries.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "q1", "text": "again"}) + "\n")
+    with pytest.raises(UserError, match="'q1' stands at two queries"):
+        Passages().read(root)
+    root = beir(tmp_path / "b")
+    with gzip.open(root / "corpus.jsonl.gz", "at") as file:
+        file.write(json.dumps({"_id": "d3", "text": "again"}) + "\n")
+    passages = Passages(block=7)
+    with pytest.raises(UserError, match="'d3' stands at passages 4 and 31"):
+        passages.score(passages.read(root), rows_of)
+
+
+def test_right_passages_that_are_not_there_are_counted(tmp_path):
+    root = beir(tmp_path / "a")
+    with (root / "qrels/test.tsv").open("a") as file:
+        file.write("\nq0\td99\t1\n")
+    scores = Passages().score(Passages().read(root), rows_of)
+    assert any("1 of 5 right passages are not in the collection" in note for note in scores.notes)
 
 
 def test_codes_that_are_no_scores_need_grades(tmp_path):

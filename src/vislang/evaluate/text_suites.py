@@ -10,7 +10,6 @@ constructor's arguments are its options, and a line in TEXT_SUITES.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from vislang.errors import UserError
 from vislang.evaluate.provenance import versions
 from vislang.evaluate.scores import Scores, write_scores
 from vislang.files import fingerprint, npy_bytes, write_whole
-from vislang.lookup import lookup, nearest
+from vislang.lookup import build_several
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,6 +32,7 @@ TEXT_SUITES: dict[str, str] = {
     "words": "vislang.evaluate.words:Words",
     "sentences": "vislang.evaluate.sentences:Sentences",
     "passages": "vislang.evaluate.passages:Passages",
+    "triplets": "vislang.evaluate.triplets:Triplets",
 }
 
 Rows = Callable[[Sequence[str]], "Float[np.ndarray, 'm D']"]  # texts -> embeddings
@@ -88,11 +88,7 @@ def evaluate_texts(
     Raises:
         UserError: unknown names or options, missing data, a model without a text side.
     """
-    options = options or {}
-    for name in options:
-        if name not in names:
-            raise UserError(f"There are options for {name!r}, but the suite is {', '.join(names)}.")
-    made = [build_text_evaluation(name, options.get(name, {})) for name in dict.fromkeys(names)]
+    made = build_several("evaluation", TEXT_SUITES, names, options or {})
     if not Path(path).exists():
         raise UserError(f"The source {path} does not exist: give the folder of the test files.")
     data = [(each, each.read(Path(path))) for each in made]
@@ -117,19 +113,6 @@ def evaluate_texts(
         where = f"{step:09d}" if isinstance(step, int) else str(step)
         write_scores(found[-1], Path(folder) / "scores" / where)
     return found
-
-
-def build_text_evaluation(name: str, options: Mapping[str, Any] | None = None) -> TextEvaluation:
-    """One evaluation of TEXT_SUITES; an unknown option is an error that names the known ones."""
-    made = lookup("text suite", TEXT_SUITES, name)
-    known = list(inspect.signature(made).parameters)
-    for key in options or {}:
-        if key not in known:
-            raise UserError(
-                f"The evaluation {name!r} has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known) or 'none'}."
-            )
-    return made(**(options or {}))
 
 
 class TextRows:

@@ -1,4 +1,4 @@
-"""Ranked answers of a search: MRR, NDCG, MAP, recall and accuracy at k.
+"""Ranked answers of a search: MRR, NDCG, MAP, recall, precision and accuracy at k.
 
 Q: queries, k: answers that were fetched.
 """
@@ -85,5 +85,8 @@ def search_measures(
     }
     for k in (1, 10, 100):
         found[f"recall@{k}"] = [recall(g, len(r), k) for g, r in pairs]
+    for k in (10, 100):
+        found[f"precision@{k}"] = [float((g[:k] > 0).sum()) / k for g, _ in pairs]
+    for k in (1, 3, 5, 10, 100):
         found[f"accuracy@{k}"] = [float((g[:k] > 0).any()) for g, _ in pairs]
     return {name: np.array(values) for name, values in found.items()}
