@@ -14,7 +14,8 @@ from vislang.evaluate.sentence_files import BY_CLASS, RANKED, read_task
 from vislang.evaluate.sentence_splits import PROBING
 from vislang.evaluate.sentence_tree import Tree
 from vislang.evaluate.sentences import Sentences
-from vislang.evaluate.text_suites import TEXT_SUITES, build_text_evaluation, evaluate_texts
+from vislang.evaluate.text_suites import TEXT_SUITES, evaluate_texts
+from vislang.lookup import build_one
 from vislang.metrics.correlation import mean_of_sets, pearson, spearman
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -193,10 +194,10 @@ def test_the_ten_probing_tasks_have_files():
 
 @pytest.mark.parametrize("name", TEXT_SUITES)
 def test_every_text_suite_refuses_what_it_cannot_use(name, tmp_path):
-    made = build_text_evaluation(name)
+    made = build_one("evaluation", TEXT_SUITES, name)
     assert made.name == name and json.dumps(made.settings())
     with pytest.raises(UserError, match="has no option 'modess'"):
-        build_text_evaluation(name, {"modess": 1})
+        build_one("evaluation", TEXT_SUITES, name, {"modess": 1})
     with pytest.raises(UserError):
         made.read(tmp_path)  # an empty folder
 

@@ -6,7 +6,8 @@ that the user typed it (`trusted`); a config that came with a downloaded checkpo
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vislang.errors import UserError
@@ -66,6 +67,43 @@ def lookup(kind: str, table: Mapping[str, str], name: str, *, trusted: bool = Tr
         raise UserError(f"{kind} {name!r}: cannot import {module!r}: {error}.") from error
     except AttributeError as error:
         raise UserError(f"{kind} {name!r}: {module!r} has no {attribute!r}.") from error
+
+
+def build_one(
+    kind: str, table: Mapping[str, str], name: str, options: Mapping[str, Any] | None = None
+) -> Any:
+    """What `name` stands for, called with options; those it does not take are an error.
+
+    Raises:
+        UserError: the name or an option is unknown; the message names the known ones.
+    """
+    made = lookup(kind, table, name)
+    known = [key for key in inspect.signature(made).parameters if key != "self"]
+    for key in options or {}:
+        if key not in known:
+            raise UserError(
+                f"The {kind} {name!r} has no option {key!r}.{nearest(key, known)}"
+                f" Known: {', '.join(known) or 'none'}."
+            )
+    return made(**(options or {}))
+
+
+def build_several(
+    kind: str,
+    table: Mapping[str, str],
+    names: Sequence[str],
+    options: Mapping[str, Mapping[str, Any]],
+) -> list[Any]:
+    """Each name once, built with its options; options for one not asked for are an error."""
+    if not names:
+        raise UserError(f"Name at least one {kind}: {', '.join(table)}.")
+    for name in options:
+        if name not in names:
+            raise UserError(
+                f"There are options for {name!r}, which is no {kind} that was asked for:"
+                f" {', '.join(names)}.{nearest(name, names)}"
+            )
+    return [build_one(kind, table, name, options.get(name)) for name in dict.fromkeys(names)]
 
 
 def one_line(table: Mapping[str, str], name: str) -> str:

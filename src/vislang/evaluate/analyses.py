@@ -7,7 +7,6 @@ a class with these, whose constructor's arguments are its options, and a line in
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from vislang.evaluate.domain_tables import csv_tables
 from vislang.evaluate.domains import DomainEmbeddings
 from vislang.evaluate.scores import Scores, write_scores
 from vislang.files import write_whole
-from vislang.lookup import lookup, nearest
+from vislang.lookup import build_one, build_several
 
 if TYPE_CHECKING:
     from vislang.data.sample import Source
@@ -78,30 +77,14 @@ class Analysis(Protocol):
 
 def build_analysis(name: str, options: Mapping[str, Any] | None = None) -> Analysis:
     """One analysis; an unknown option is an error that names the known ones."""
-    made = lookup("analysis", ANALYSES, name)
-    known = [key for key in inspect.signature(made).parameters if key != "self"]
-    for key in options or {}:
-        if key not in known:
-            raise UserError(
-                f"The analysis {name!r} has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known) or 'none'}."
-            )
-    return made(**(options or {}))
+    return build_one("analysis", ANALYSES, name, options)
 
 
 def build_analyses(
     names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
 ) -> list[Analysis]:
     """The analyses of these names; options for one that is not asked for are an error."""
-    if not names:
-        raise UserError(f"Name at least one analysis: {', '.join(ANALYSES)}.")
-    for name in options:
-        if name not in names:
-            raise UserError(
-                f"There are options for {name!r}, which is not among the analyses asked for:"
-                f" {', '.join(names)}.{nearest(name, names)}"
-            )
-    return [build_analysis(name, options.get(name, {})) for name in dict.fromkeys(names)]
+    return build_several("analysis", ANALYSES, names, options)
 
 
 def run_analyses(

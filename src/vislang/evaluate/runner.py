@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from vislang.evaluate.embedded import embed_requests
 from vislang.evaluate.provenance import Origin
 from vislang.evaluate.requests import Evaluation, Requests
 from vislang.evaluate.scores import Scores, write_scores
-from vislang.lookup import lookup, nearest
+from vislang.lookup import build_one, build_several
 
 if TYPE_CHECKING:
     from vislang.models.dual import DualEncoder
@@ -102,28 +101,12 @@ def build_evaluations(
     names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
 ) -> list[Evaluation]:
     """The evaluations of these names; options for one that is not asked for are an error."""
-    if not names:
-        raise UserError(f"Name at least one evaluation: {', '.join(EVALUATIONS)}.")
-    for name in options:
-        if name not in names:
-            raise UserError(
-                f"There are options for {name!r}, which is not among the evaluations asked for:"
-                f" {', '.join(names)}.{nearest(name, names)}"
-            )
-    return [build_evaluation(name, options.get(name, {})) for name in dict.fromkeys(names)]
+    return build_several("evaluation", EVALUATIONS, names, options)
 
 
 def build_evaluation(name: str, options: Mapping[str, Any] | None = None) -> Evaluation:
     """One evaluation; an unknown option is an error that names the known ones."""
-    made = lookup("evaluation", EVALUATIONS, name)
-    known = [key for key in inspect.signature(made).parameters if key != "self"]
-    for key in options or {}:
-        if key not in known:
-            raise UserError(
-                f"The evaluation {name!r} has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known) or 'none'}."
-            )
-    return made(**(options or {}))
+    return build_one("evaluation", EVALUATIONS, name, options)
 
 
 def _open_model(model: DualEncoder | str | Path) -> DualEncoder:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislang.store.rows import pick
+
 if TYPE_CHECKING:
     from vislang.store.domains import DomainStore
 
@@ -31,29 +33,20 @@ class DomainRows:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if isinstance(key, tuple):
-            raise TypeError("rows are indexed by row alone: rows[i][:, column]")
-        if isinstance(key, int | np.integer):
-            return self[np.array([key])][0]
-        if isinstance(key, slice):
-            return self._range(*key.indices(len(self)))
-        index = np.asarray(key)
-        if index.dtype == bool:
-            if index.shape != (len(self),):
-                raise IndexError(f"a mask must have {len(self)} entries, got {index.shape}")
-            index = np.flatnonzero(index)
-        index = index.astype(np.int64)
-        return self._store.take(np.where(index < 0, index + len(self), index), self._domain)
+        return pick(self, key)
 
     def _range(self, start: int, stop: int, step: int) -> np.ndarray:
         if step != 1:
-            return self[np.arange(start, stop, step)]
+            return self._take(np.arange(start, stop, step))
         out = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
         for first, rows in self._parts(start, stop):
             begin, end = max(start, first), min(stop, first + len(rows))
             if begin < end:
                 out[begin - start : end - start] = rows[begin - first : end - first]
         return out
+
+    def _take(self, index: np.ndarray) -> np.ndarray:
+        return self._store.take(np.where(index < 0, index + len(self), index), self._domain)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)

@@ -65,18 +65,7 @@ class Rows:
         return mapped
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        if isinstance(key, tuple):
-            raise TypeError("rows are indexed by row alone: rows[i][:, column]")
-        if isinstance(key, int | np.integer):
-            return self[np.array([key])][0]
-        if isinstance(key, slice):
-            return self._range(*key.indices(len(self)))
-        index = np.asarray(key)
-        if index.dtype == bool:
-            if index.shape != (len(self),):
-                raise IndexError(f"a mask must have {len(self)} entries, got {index.shape}")
-            index = np.flatnonzero(index)
-        return self._take(index.astype(np.int64))
+        return pick(self, key)
 
     def _range(self, start: int, stop: int, step: int) -> np.ndarray:
         if step != 1:
@@ -114,6 +103,25 @@ class Rows:
             part = self.part(number)
             for at in range(0, len(part), size):
                 yield int(first) + at, part[at : at + size]
+
+
+def pick(rows: Any, key: Any) -> np.ndarray:
+    """What `rows[key]` names: a row, a slice, row numbers in their order, or a mask.
+
+    `rows` has `_range(start, stop, step)` and `_take(row numbers)`, which may be negative.
+    """
+    if isinstance(key, tuple):
+        raise TypeError("rows are indexed by row alone: rows[i][:, column]")
+    if isinstance(key, int | np.integer):
+        return rows._take(np.array([key]))[0]
+    if isinstance(key, slice):
+        return rows._range(*key.indices(len(rows)))
+    index = np.asarray(key)
+    if index.dtype == bool:
+        if index.shape != (len(rows),):
+            raise IndexError(f"a mask must have {len(rows)} entries, got {index.shape}")
+        index = np.flatnonzero(index)
+    return rows._take(index.astype(np.int64))
 
 
 def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
