@@ -193,7 +193,7 @@ def test_a_source_that_lacks_what_is_needed_is_refused_before_any_work(
         (["zeroshots"], {}, "Did you mean 'zeroshot'"),
         ([], {}, "at least one evaluation"),
         (["knn"], {"knn": {"kk": 3}}, r"no option 'kk'.*Did you mean 'k'"),
-        (["knn"], {"probe": {}}, "not among the evaluations"),
+        (["knn"], {"probe": {}}, "no evaluation that was asked for"),
         (["fewshot"], {"fewshot": {"way": 11}}, "only 10 of 10"),
     ],
 )
