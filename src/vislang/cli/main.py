@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "demo": "vislang.cli.demo:demo",
     "train": "vislang.cli.train:train",
     "embed": "vislang.cli.embed:embed",
+    "curate words": "vislang.cli.curate.words:words",
     "curate neighbours": "vislang.cli.curate.neighbours:neighbours",
     "curate dictionary": "vislang.cli.curate.dictionary:dictionary",
     "curate shards": "vislang.cli.curate.shards:shards",
