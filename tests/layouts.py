@@ -107,6 +107,19 @@ def coco(root: Path) -> Spec:
     return str(root / "annotations/captions_val2017.json"), {}
 
 
+def karpathy(root: Path) -> Spec:
+    add_files(root / "val2014", {f"{i:012d}.jpg": picture(i) for i in range(6)})
+    entries = [
+        {"filepath": "val2014", "filename": f"{i:012d}.jpg", "cocoid": i, "split": "test",
+         "sentences": [{"raw": f"{CAPTIONS[i]} {k}"} for k in range(2)]}
+        for i in range(6)
+    ]  # fmt: skip
+    more = [{**entries[0], "filename": "lost.jpg", "split": "train"}]
+    content = json.dumps({"images": [*more, *entries], "dataset": "coco"})
+    add_files(root, {"dataset_coco.json": content})
+    return str(root / "dataset_coco.json"), {"split": "test"}
+
+
 def redcaps(root: Path) -> Spec:
     files: dict[str, bytes | str] = {}
     for i in range(6):
@@ -197,7 +210,7 @@ def pairs(root: Path) -> Spec:
 
 LAYOUTS: dict[str, Callable[[Path], Spec]] = {
     "digits": digits, "huggingface": huggingface, "webdataset": webdataset, "flickr": flickr,
-    "table": table, "coco": coco, "redcaps": redcaps, "elevater": elevater,
+    "table": table, "coco": coco, "karpathy": karpathy, "redcaps": redcaps, "elevater": elevater,
     "imagenet": imagenet, "zip": zip_, "folder": folder, "torchvision": torchvision, "pairs": pairs,
     "mix": mix, "pure": pure,
 }  # fmt: skip

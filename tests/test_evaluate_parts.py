@@ -18,6 +18,7 @@ from vislang.evaluate.zeroshot import ZeroShot, classifier
 from vislang.metrics.features import unit
 from vislang.metrics.flatten import flatten
 from vislang.metrics.intervals import Interval, wilson
+from vislang.metrics.rank import retrieval, retrieval_ranks
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 
@@ -219,6 +220,29 @@ def test_captions_shared_by_images_get_both_countings():
     assert scores.values["same_text_text_to_image@1"].value == 1
     assert "100.0% of the captions" in scores.notes[0]
     assert "same_text_image_to_text@1" not in Retrieval(ks=(1,)).score(paired()).values
+
+
+def test_folds_and_first_captions_are_the_published_protocols():
+    given = paired(12, 3, noise=1.5)
+    image, text, owner = given.images, np.asarray(given.captions), given.caption_owner
+    folds = []
+    for first in (0, 5):  # by hand: two folds of five images with their first two captions
+        mine = [m for m in range(36) if owner[m] in range(first, first + 5) and m % 3 < 2]
+        folds.append(retrieval(
+            unit(image[first : first + 5]), unit(text[mine]), owner[mine] - first, (1, 2)
+        ))  # fmt: skip
+    scores = Retrieval(ks=(1, 2), captions=2, fold=5).score(given)
+    for name in folds[0]:
+        expected = (folds[0][name] + folds[1][name]) / 2
+        assert scores.values[name].value == pytest.approx(expected), name
+    assert scores.n == 10 and len(scores.per_sample["text_to_image@1"]["values"]) == 20
+    assert "12 captions beyond the first 2" in scores.notes[0]
+    assert "2 images do not fill a fold of 5" in scores.notes[1]
+    rank = retrieval_ranks(unit(image), unit(text), owner)
+    whole = Retrieval(ks=(1, 2)).score(given).values
+    assert whole["text_to_image_mean_rank"].value == pytest.approx(rank.text_to_image.mean() + 1)
+    with pytest.raises(UserError, match="a fold has 13 images, but there are only 12"):
+        Retrieval(fold=13).score(given)
 
 
 def test_retrieval_without_any_caption_is_refused():

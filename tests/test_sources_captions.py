@@ -171,3 +171,22 @@ def test_redcaps_in_a_zip_and_below_a_split(tmp_path):
     assert message(f"redcaps:{only}") == (
         f"{only} has images but not one .json beside them: is it a folder?"
     )
+
+
+# --- karpathy -------------------------------------------------------------------------------------
+
+
+def test_karpathy_splits_join_and_are_named(tmp_path):
+    from layouts import karpathy
+
+    path, _ = karpathy(tmp_path)
+    assert [s.id for s in samples(path, split="train", images="none")] == ["val2014/lost.jpg"]
+    assert len(open_source(path, split="train+test", images=str(tmp_path))) == 7
+    assert message(path, split="tests") == (
+        f"{path} has no split 'tests'. Did you mean 'test'? Splits: test, train."
+    )
+    broken = tmp_path / "dataset_flickr30k.json"
+    broken.write_text('{"images": [{"split": "test", "filename": "a.jpg"}]}')
+    assert "entry 1 of the split has no file name or sentences" in message(broken)
+    broken.write_text('{"annotations": []}')
+    assert "is not one of Karpathy's files" in message(broken)

@@ -12,7 +12,9 @@ import numpy as np
 
 from vislang.errors import UserError
 from vislang.evaluate.requests import Embeddings, Requests, need
+from vislang.evaluate.retrieval_pairs import Pairs, examples
 from vislang.evaluate.scores import Scores
+from vislang.metrics.correlation import mean_of_sets
 from vislang.metrics.features import unit
 from vislang.metrics.intervals import (
     Interval,
@@ -24,32 +26,40 @@ from vislang.metrics.intervals import (
 from vislang.metrics.rank import Ranks, median_rank, retrieval_ranks
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Int
 
     from vislang.data.sample import Source
 
-SHOWN = 6  # examples of each direction and verdict
 MOST_SAMPLES = 50_000
 SHARED = 0.01  # from this share of captions that several images have, both countings are given
 
 
 class Retrieval:
-    """Image-to-text and text-to-image recall at k, their mean, and median ranks.
+    """Image-to-text and text-to-image recall at k, their mean, and median and mean ranks.
 
     An image is found if any of its captions is among the first k; a caption by its one image.
     Ties count against the model. Where more than one caption in a hundred stands word for word at
     several images, `same_text_...` counts each of those images (or captions) as right, too.
 
+    The published protocols of COCO (Karpathy's 5,000 test images) are `captions: 5` (5K), and
+    with `fold: 1000` besides the mean over five folds of 1,000 images in the file's order (1K).
+
     Args:
         ks: the k of recall@k; those not below the number of candidates are left out.
+        captions: so many captions of an image count, the first ones; 0 for all.
+        fold: images that are searched together, in the source's order; 0 for all. Every number
+            is the mean over folds.
     """
 
     name = "retrieval"
 
-    def __init__(self, ks: Sequence[int] = (1, 5, 10)):
+    def __init__(self, ks: Sequence[int] = (1, 5, 10), captions: int = 0, fold: int = 0):
         if not ks or any(not isinstance(k, int) or k < 1 for k in ks):
             raise UserError(f"retrieval: ks must be whole numbers of at least 1, got {list(ks)}.")
-        self.ks = tuple(sorted(set(ks)))
+        for name, value in (("captions", captions), ("fold", fold)):
+            if not isinstance(value, int) or value < 0:
+                raise UserError(f"retrieval: {name} must be a whole number, 0 for all: {value!r}.")
+        self.ks, self.captions, self.fold = tuple(sorted(set(ks))), captions, fold
 
     def requests(self, source: Source) -> Requests:
         """Images and captions."""
@@ -58,46 +68,66 @@ class Retrieval:
 
     def score(self, embeddings: Embeddings) -> Scores:
         """Recalls with intervals, and examples."""
-        image, text, owner, kept = _paired(embeddings)
+        pairs, kept = _paired(embeddings)
         notes = list(embeddings.notes)
-        left = len(embeddings.ids) - len(kept)
-        if left:
+        if left := len(embeddings.ids) - len(kept):
             notes.append(f"{left} images without a caption were left out.")
-        ks = [k for k in self.ks if k < min(len(image), len(text))]
-        if len(ks) < len(self.ks):
-            notes.append(
-                f"recall@k for k in {[k for k in self.ks if k not in ks]} was left out: there are"
-                f" only {len(image)} images and {len(text)} captions."
-            )
-        if not ks:
-            raise UserError(
-                f"retrieval needs more than {self.ks[0]} images with captions, got {len(image)}."
-            )
-        rank = retrieval_ranks(image, text, owner)
-        values = recall_values(rank, owner, ks)
-        texts = embeddings.caption_texts
-        place, distinct = number_texts(texts)
-        shared = _shared(place, owner)
-        if shared >= SHARED:
-            notes.append(f"{shared:.1%} of the captions stand at more than one image.")
-            values |= _same_text_values(image, text, owner, place, distinct, ks)
         ids = [embeddings.ids[row] for row in kept.tolist()]
+        if self.captions:
+            pairs = pairs.first_captions(self.captions, notes)
+        folds = pairs.folds(self.fold, notes) if self.fold else [pairs]
+        ks = self._fitting(min(min(len(f.image), len(f.text)) for f in folds), notes)
+        ranks = [retrieval_ranks(f.image, f.text, f.owner) for f in folds]
+        values = _mean_of([recall_values(r, f.owner, ks) for r, f in zip(ranks, folds)])
+        shared = [_shared(number_texts(f.texts)[0], f.owner) for f in folds]
+        if np.mean(shared) >= SHARED:
+            notes.append(f"{np.mean(shared):.1%} of the captions stand at more than one image.")
+            values |= _mean_of([_same_text_values(f, ks) for f in folds])
+        whole = Ranks(*(np.concatenate(side) for side in zip(*(_sides(r) for r in ranks))))
+        owner = np.concatenate([f.owner + i * self.fold for i, f in enumerate(folds)])
+        used = ids[: len(whole.image_to_text)]
         return Scores(
             self.name,
-            len(image),
+            len(used),
             values,
-            examples=_examples(rank, image, text, owner, ids, texts),
-            per_sample=_per_sample(rank, owner, ids) if len(text) <= MOST_SAMPLES else None,
+            examples=examples(ranks[0], folds[0], used[: len(folds[0].image)]),
+            per_sample=_per_sample(whole, owner, used) if len(owner) <= MOST_SAMPLES else None,
             notes=notes,
         )
 
     def settings(self) -> dict[str, Any]:
-        """The k."""
-        return {"ks": list(self.ks)}
+        """The k, and the protocol where it is not the whole source."""
+        protocol = {"captions": self.captions, "fold": self.fold}
+        return {"ks": list(self.ks)} | {name: each for name, each in protocol.items() if each}
+
+    def _fitting(self, least: int, notes: list[str]) -> list[int]:
+        ks = [k for k in self.ks if k < least]
+        if len(ks) < len(self.ks):
+            notes.append(
+                f"recall@k for k in {[k for k in self.ks if k not in ks]} was left out: there are"
+                f" only {least} images or captions to choose from."
+            )
+        if not ks:
+            raise UserError(
+                f"retrieval needs more than {self.ks[0]} images with captions, got {least}."
+            )
+        return ks
 
 
-def _paired(embeddings: Embeddings):
-    """Unit images that have a caption, unit captions, owners among them, rows of the images."""
+def _sides(rank: Ranks) -> tuple[np.ndarray, np.ndarray]:
+    return rank.image_to_text, rank.text_to_image
+
+
+def _mean_of(folds: list[dict[str, Interval]]) -> dict[str, Interval]:
+    """Of each metric the mean over folds."""
+    if len(folds) == 1:
+        return folds[0]
+    shared = [name for name in folds[0] if all(name in fold for fold in folds)]
+    return {name: mean_of_sets([fold[name] for fold in folds]) for name in shared}
+
+
+def _paired(embeddings: Embeddings) -> tuple[Pairs, Int[np.ndarray, " N"]]:
+    """Unit images that have a caption with their unit captions, and the rows of the images."""
     owner = embeddings.caption_owner
     if embeddings.captions is None or owner is None or not len(owner):
         raise UserError(
@@ -106,13 +136,14 @@ def _paired(embeddings: Embeddings):
         )
     kept, place = np.unique(owner, return_inverse=True)
     image = unit(embeddings.space("embedding")[kept])
-    return image, unit(np.asarray(embeddings.captions)), place, kept
+    text = unit(np.asarray(embeddings.captions))
+    return Pairs(image, text, place, list(embeddings.caption_texts)), kept
 
 
 def recall_values(
     rank: Ranks, owner: Int[np.ndarray, " M"], ks: Sequence[int]
 ) -> dict[str, Interval]:
-    """Recalls, their mean and the median ranks.
+    """Recalls, their mean, and median and mean ranks (1 is the best).
 
     Images are the independent things: Wilson for images, a bootstrap that draws images with all
     their captions for everything that captions enter.
@@ -129,6 +160,7 @@ def recall_values(
         each = getattr(rank, way)
         groups = np.arange(len(each)) if way == "image_to_text" else owner
         values[f"{way}_median_rank"] = _median(each, groups)
+        values[f"{way}_mean_rank"] = bootstrap_mean(each + 1.0, groups)
     return values
 
 
@@ -185,14 +217,16 @@ def _shared(place: np.ndarray, owner: np.ndarray) -> float:
     return float((images[place] > 1).mean())
 
 
-def _same_text_values(image, text, owner, place, distinct: int, ks) -> dict[str, Interval]:
+def _same_text_values(pairs: Pairs, ks: Sequence[int]) -> dict[str, Interval]:
     """Recalls where a caption is right for every image that has the same words."""
+    text, owner = pairs.text, pairs.owner
+    place, distinct = number_texts(pairs.texts)
     first = np.full(distinct, len(text))
     np.minimum.at(first, place, np.arange(len(text)))
     words, images = np.unique(np.stack([place, owner]), axis=1)
     if distinct < 2:
         return {}
-    rank = retrieval_ranks(image, text[first], pairs=(images, words))
+    rank = retrieval_ranks(pairs.image, text[first], pairs=(images, words))
     each = Ranks(rank.image_to_text, rank.text_to_image[place])
     ks = [k for k in ks if k < distinct]
     return {f"same_text_{k}": v for k, v in recall_values(each, owner, ks).items()} if ks else {}
@@ -213,42 +247,3 @@ def _per_sample(rank: Ranks, owner: np.ndarray, ids: Sequence[str]) -> dict[str,
             "ids": names, "values": (rank.text_to_image < 1).astype(int), "groups": owner
         },
     }  # fmt: skip
-
-
-def _examples(
-    rank: Ranks,
-    image: Float[np.ndarray, "N D"],
-    text: Float[np.ndarray, "M D"],
-    owner: Int[np.ndarray, " M"],
-    ids: Sequence[str],
-    texts: Sequence[str],
-) -> list[dict[str, Any]]:
-    """A few queries each way, found and not found at 1, spread evenly over the source."""
-    shown = []
-    for kind, place, query, answers in (
-        ("image_to_text", rank.image_to_text, image, text),
-        ("text_to_image", rank.text_to_image, text, image),
-    ):
-        for right in (False, True):
-            rows = np.flatnonzero((place == 0) == right)
-            if not len(rows):
-                continue
-            for row in rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]:
-                score = answers @ query[row]
-                best = np.argsort(-score, kind="stable")[:5].tolist()
-                to_text = kind == "image_to_text"
-                shown.append({
-                    "kind": kind,
-                    "query": {"id": ids[row]} if to_text else {"text": texts[row]},
-                    "right": right,
-                    "rank": int(place[row]) + 1,
-                    "answers": [
-                        {
-                            **({"text": texts[j]} if to_text else {"id": ids[j]}),
-                            "score": float(score[j]),
-                            "right": bool(owner[j] == row if to_text else owner[row] == j),
-                        }
-                        for j in best
-                    ],
-                })  # fmt: skip
-    return shown
