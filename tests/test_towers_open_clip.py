@@ -204,7 +204,7 @@ def test_a_timm_tower_exports_beside_scratch_text(tmp_path):
         ({"head_options": {"bias": True}}, {}, "image head has a bias"),
         ({}, {"head_options": {"normalize": True}}, "text head normalises its rows"),
         ({"options": VIT | {"channels": 1}}, {}, "this one luminance"),
-        ({}, {"options": TEXT | {"tokenizer": "bytes"}}, "Only the tokenizer clip exports"),
+        ({}, {"options": TEXT | {"tokenizer": "bytes"}}, "The tokenizers clip and file"),
         ({}, {"options": TEXT | {"pool": "mean"}}, "pool 'mean'"),
         ({}, {"name": "none"}, "no text side"),
         ({"name": "timm", "options": {"name": "test_vit"}}, {}, "central 0.950 of its images"),

@@ -20,6 +20,7 @@ from vislang.lookup import lookup, nearest, one_line
 COMMANDS: dict[str, str] = {
     "demo": "vislang.cli.demo:demo",
     "train": "vislang.cli.train:train",
+    "sweep": "vislang.cli.sweep:sweep",
     "embed": "vislang.cli.embed:embed",
     "curate words": "vislang.cli.curate.words:words",
     "curate neighbours": "vislang.cli.curate.neighbours:neighbours",
@@ -30,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "curate sample": "vislang.cli.curate.sample:sample",
     "curate fetch": "vislang.cli.curate.fetch:fetch",
     "curate collage": "vislang.cli.curate.collage:collage",
+    "curate tokenizer": "vislang.cli.curate.tokenizer:tokenizer",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "data elevater": "vislang.cli.data:elevater",
     "probe": "vislang.cli.probe:probe",

@@ -26,6 +26,7 @@ _LAZY = {
     "sample_text": "vislang.curate.sample",
     "fetch_sample": "vislang.curate.fetch",
     "draw_collages": "vislang.curate.collage",
+    "make_tokenizer": "vislang.curate.tokenizer",
 }
 
 

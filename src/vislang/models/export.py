@@ -117,6 +117,8 @@ def _tokenizer_files(tokenizer: Any) -> dict[str, bytes]:
         for key, token in kept.items():
             if token is not None and token >= 0:
                 about[key] = tokenizer.tokenizer.id_to_token(token)
+        if tokenizer.inert:  # else transformers would look for the padding's name in captions
+            about["split_special_tokens"] = True
         files["tokenizer_config.json"] = json.dumps(about, indent=2).encode()
     return files
 
@@ -211,11 +213,6 @@ def _scratch_image(tower: Any, projection: Tensor | None) -> Part:
 
 def _scratch_text(tower: Any, projection: Tensor | None) -> Part:
     told = tower.options
-    if told.tokenizer != "clip":
-        raise UserError(
-            f"open_clip would read the texts with CLIP's tokenizer, this tower reads them with"
-            f" {told.tokenizer!r}. Only the tokenizer clip exports." + INSTEAD
-        )
     if told.pool not in ("eot", "last") or not told.causal:
         raise UserError(
             f"open_clip's text tower takes the end token under causal attention; this one has pool"
@@ -230,11 +227,37 @@ def _scratch_text(tower: Any, projection: Tensor | None) -> Part:
         "mlp_ratio": told.mlp_ratio,
         "pool_type": "argmax",
         "proj_type": "none" if projection is None else "linear",
-    }
+    } | _reader(tower.tokenizer, told.tokenizer)
     state = dict(tower.state_dict())
     if projection is not None:
         state["text_projection"] = projection
     return Part(config, state, quick_gelu=False)
+
+
+def _reader(tokenizer: Any, spec: str) -> dict[str, Any]:
+    """How open_clip is to read texts: nothing for CLIP's own tokenizer, else by transformers."""
+    if spec == "clip":
+        return {}
+    if not spec.startswith(("file:", "{")) or tokenizer.pad < 0 or tokenizer.hide is not None:
+        raise UserError(
+            f"open_clip cannot read texts as this tower does, with {spec.partition('?')[0]!r}. The"
+            " tokenizers clip and file: (with a token for padding, and none hidden) export."
+            + INSTEAD
+        )
+    end = tokenizer.end
+    if end is None:
+        raise UserError(
+            "The tokenizer's file closes texts with no end token, which open_clip's text tower"
+            " takes its features from." + INSTEAD
+        )
+    return {
+        "hf_tokenizer_name": "tokenizer.json",  # of a local folder it takes the folder itself
+        # open_clip knows no "as it is": where texts hold entities (&amp;) the two differ.
+        "tokenizer_kwargs": {"clean": tokenizer.cleaning or "whitespace"},
+        "pad_id": tokenizer.pad,
+        "eos_id": end,
+        "pool_type": "argmax" if end == tokenizer.vocab - 1 else "eos",
+    }
 
 
 def _open_clip_part(tower: Any, key: str, own: str, projection: Tensor | None, name: str) -> Part:

@@ -15,6 +15,7 @@ from vislang.models.tokenizers import pad_rows
 
 PAD_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<PAD>")
 CLEANINGS = ("", "whitespace", "lower", "canonicalize")
+LONGEST = 100_000  # characters read of a text; a word of a million would take 5 s to merge
 
 
 class FileTokenizer:
@@ -65,6 +66,7 @@ class FileTokenizer:
         self.tokenizer.enable_truncation(self.context)
         self.tokenizer.no_padding()
         self.vocab: int = self.tokenizer.get_vocab_size()
+        self._around = _template(json.loads(self.source))
 
     def _pad(self) -> int:
         padding = json.loads(self.source).get("padding") or {}
@@ -81,6 +83,16 @@ class FileTokenizer:
         self._start()
 
     @property
+    def end(self) -> int | None:
+        """Id of the token that closes every text; None where the file says of none."""
+        return self._around[-1] if self._around else None
+
+    @property
+    def inert(self) -> bool:
+        """Whether no text can spell a special token, since the file names none to look for."""
+        return not json.loads(self.source).get("added_tokens")
+
+    @property
     def portable(self) -> str:
         """The spec that builds it again, with its file as "{here}/tokenizer.json"."""
         hide = "" if self.hide is None else f"&hide={self.hide}"
@@ -92,16 +104,41 @@ class FileTokenizer:
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Lists of ids -> texts, without special tokens."""
-        kept = [[i for i in row if i >= 0 and i != self.pad] for row in rows]
+        left_out = {self.pad, *self._around}
+        kept = [[i for i in row if i >= 0 and i not in left_out] for row in rows]
         return self.tokenizer.decode_batch(kept, skip_special_tokens=True)
 
     def __call__(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 [n, context]."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        texts = [mend(text, self.cleaning) for text in texts]
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(texts)]
+        texts = [mend(text[:LONGEST], self.cleaning) for text in texts]
+        try:
+            encoded = self.tokenizer.encode_batch(texts)
+        except TypeError:  # a lone surrogate, which UTF-8 cannot state
+            texts = [text.encode("utf-8", errors="replace").decode() for text in texts]
+            encoded = self.tokenizer.encode_batch(texts)
+        rows = [encoding.ids for encoding in encoded]
         out = pad_rows(rows, self.context, self.pad)
         return out if self.hide is None else out.masked_fill(out == self.hide, 0)
+
+
+def without_added(source: str) -> str:
+    """A tokenizer.json without added tokens, which texts are searched for, where the vocabulary
+    has them anyway: transformers writes them into files that need none."""
+    about = json.loads(source)
+    vocab = about["model"].get("vocab") or {}
+    about["added_tokens"] = [t for t in about["added_tokens"] if t["content"] not in vocab]
+    return json.dumps(about, ensure_ascii=False)
+
+
+def _template(about: dict[str, Any]) -> list[int]:
+    """Ids of the special tokens that the file puts around a single text, in their order."""
+    post = about.get("post_processor") or {}
+    known = post.get("special_tokens") or {}
+    names = [
+        part["SpecialToken"]["id"] for part in post.get("single", ()) if "SpecialToken" in part
+    ]
+    return [id_ for name in names for id_ in known.get(name, {}).get("ids", ())]
 
 
 def mend(text: str, cleaning: str) -> str:

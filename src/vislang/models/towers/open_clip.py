@@ -308,13 +308,13 @@ def _tokenizer(settings: OpenClipOptions) -> Any:
         return build_tokenizer("clip", context)
     import open_clip
 
-    from vislang.models.file_tokenizer import FileTokenizer
+    from vislang.models.file_tokenizer import FileTokenizer, without_added
 
     # A local folder holds its own tokenizer; else the name says where it is.
     name = settings.name or f"{HUB}{text['hf_tokenizer_name']}"
     try:
         found: Any = open_clip.get_tokenizer(name)
-        rust, pad = found.tokenizer.backend_tokenizer, found.tokenizer.pad_token_id
+        rust, pad = found.tokenizer.backend_tokenizer.to_str(), found.tokenizer.pad_token_id
     except Exception as error:
         raise UserError(
             f"Cannot load the tokenizer {text['hf_tokenizer_name']!r}: {error}"
@@ -322,4 +322,6 @@ def _tokenizer(settings: OpenClipOptions) -> Any:
         ) from error
     cleaning = extra.get("clean", "whitespace")
     drop = found.tokenizer.sep_token_id if extra.get("strip_sep_token") else None
-    return FileTokenizer(rust.to_str(), context, pad=pad, cleaning=cleaning, hide=drop)
+    if getattr(found.tokenizer, "split_special_tokens", False):
+        rust = without_added(rust)
+    return FileTokenizer(rust, context, pad=pad, cleaning=cleaning, hide=drop)
