@@ -20,9 +20,15 @@ def fetch(
     redirects: int = 5,
     robots: bool = True,
     opt_out: bool = True,
+    ports: tuple[int, ...] = (),
     verify: bool = True,
     agent: str = "vislang",
-    retry: bool = False,
+    max_side: int = 30_000,
+    animated: str = "first",
+    max_frames: int = 1000,
+    decode_s: float = 10.0,
+    decoders: int = 0,
+    retry_failed: str = "no",
     engine: str = "serial",
     workers: int = 2,
 ) -> None:
@@ -38,7 +44,7 @@ def fetch(
         side: pixels of the shorter side of what is written.
         quality: of the JPEG.
         shard: pictures of a unit.
-        threads: requests at a time in one process.
+        threads: requests at a time in one process, at most; fewer when more bring no more.
         per_host: of these, to one host.
         pause_s: seconds between the starts of two requests to one host.
         seconds: for one picture, with all its hops.
@@ -47,9 +53,16 @@ def fetch(
         redirects: hops of one picture.
         robots: respect robots.txt.
         opt_out: respect X-Robots-Tag and TDM-Reservation.
+        ports: allowed besides 80 of http and 443 of https.
         verify: require valid certificates.
-        agent: how we call ourselves.
-        retry: ask once more for failures that may pass (timeouts, 5xx, broken connections).
+        agent: how we call ourselves; sites address us by what stands before the first / or space.
+        max_side: of the longer side of one picture.
+        animated: of several frames take the first, or refuse the picture.
+        max_frames: a picture with more is refused in any case.
+        decode_s: seconds of computing that one picture may take to decode.
+        decoders: processes that decode; 0: one for each core.
+        retry_failed: before ending, ask once more for failures that may pass (passing: timeouts,
+            5xx, 429, broken connections), for all that is missing (all), or for nothing (no).
         engine: serial, processes, ray, or img2dataset (without these protections).
         workers: processes.
     """
@@ -59,6 +72,7 @@ def fetch(
     how = Fetching(
         layout, side, quality, shard, threads, per_host, pause_s, robots, opt_out,
         Caps(max_bytes, seconds, redirects, agent), Limits(max_pixels, max_bytes),
+        max_side, animated, max_frames, decode_s, decoders,
     )  # fmt: skip
     if engine == "img2dataset":
         from vislang.curate.fetch.img2dataset import fetch_with_img2dataset
@@ -67,8 +81,9 @@ def fetch(
         fetch_with_img2dataset(sample / TABLE if sample.is_dir() else sample, out, how)
         return
     done = fetch_sample(
-        sample, out, how, network=Network(verify=verify), engine=engine, workers=workers,
-        retry=retry, on_done=lambda unit, note: print(f"{unit}: {note['status']}", flush=True),
+        sample, out, how, network=Network(ports, verify), engine=engine, workers=workers,
+        retry_failed=retry_failed,
+        on_done=lambda unit, note: print(f"{unit}: {note['status']}", flush=True),
     )  # fmt: skip
     print(f"Fetched {done['status'].get('ok', 0):,} of {done['rows']:,}: {out}")
     for status, count in sorted(done["status"].items(), key=lambda item: -item[1]):

@@ -8,7 +8,7 @@ from typing import Any
 
 _LAZY = {
     "Caps": "vislang.curate.fetch.client",
-    "Fetching": "vislang.curate.fetch.job",
+    "Fetching": "vislang.curate.fetch.session",
     "Network": "vislang.curate.fetch.network",
     "fetch_sample": "vislang.curate.fetch.job",
 }

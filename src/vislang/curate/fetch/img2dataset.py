@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vislang.curate.fetch.job import Fetching
+from vislang.curate.fetch.session import Fetching
 from vislang.errors import UserError
 
 

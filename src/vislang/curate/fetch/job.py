@@ -9,21 +9,18 @@ OUT/ledger.parquet, fetched.json     all of them, and counts; written last
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislang.curate.fetch.client import Caps, get
-from vislang.curate.fetch.manners import Hosts, Robots, check_headers
-from vislang.curate.fetch.network import Network, Refused
-from vislang.curate.fetch.picture import Picture, make_picture
-from vislang.curate.fetch.written import LAYOUTS, finish, read_ledger, write_unit
-from vislang.data.decode import Limits
+from vislang.curate.fetch.network import Network
+from vislang.curate.fetch.picture import ANIMATED
+from vislang.curate.fetch.session import Fetching, close_session, cores, session
+from vislang.curate.fetch.written import LAYOUTS, extra_fields, finish, read_ledger, write_unit
 from vislang.errors import UserError
-from vislang.files import run_units
+from vislang.files import run_units, write_json
 from vislang.lookup import nearest
 
 if TYPE_CHECKING:
@@ -32,38 +29,7 @@ if TYPE_CHECKING:
 # A second try may end otherwise; what a site forbids or what is no picture is not asked for again.
 TRY_AGAIN = ("timeout", "cannot resolve", "cannot connect", "truncated answer", "http 5",
              "http 429", "http 408", "bad answer")  # fmt: skip
-_SILENT = ("timeout", "cannot resolve", "cannot connect")
-
-
-@dataclass(frozen=True)
-class Fetching:
-    """How pictures are fetched.
-
-    Args:
-        layout: tar (webdataset) or folder.
-        side: pixels of the shorter side of what is written.
-        quality: of the JPEG.
-        shard: rows of a unit.
-        threads: requests at a time in one process.
-        per_host: of these, to one host.
-        pause_s: seconds between the starts of two requests to one host.
-        robots: respect robots.txt.
-        opt_out: respect X-Robots-Tag and TDM-Reservation.
-        caps: bytes, seconds and redirects of one picture.
-        limits: pixels of one picture.
-    """
-
-    layout: str = "tar"
-    side: int = 224
-    quality: int = 95
-    shard: int = 1000
-    threads: int = 32
-    per_host: int = 2
-    pause_s: float = 0.0
-    robots: bool = True
-    opt_out: bool = True
-    caps: Caps = Caps()  # noqa: RUF009  frozen
-    limits: Limits = Limits()  # noqa: RUF009  frozen
+RETRY = ("no", "passing", "all")
 
 
 @dataclass(frozen=True)
@@ -88,12 +54,12 @@ class Unit:
 def fetch_sample(
     sample: Path | str,
     out: Path | str,
-    how: Fetching = Fetching(),
+    how: Fetching = Fetching(),  # noqa: B008  frozen
     *,
     network: Network = Network(),  # noqa: B008  frozen
     engine: str = "serial",
     workers: int | None = None,
-    retry: bool = False,
+    retry_failed: str = "no",
     on_done: Callable[[str, Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Fetch the pictures of a sample; the same command again goes on where it stopped.
@@ -105,34 +71,54 @@ def fetch_sample(
         network: where one may connect to.
         engine: serial, processes or ray; limits per host count for each process.
         workers: processes.
-        retry: ask once more for what failed in a way that may pass.
+        retry_failed: ask once more for what failed in a way that may pass (`TRY_AGAIN`): "passing";
+            for everything that is not there: "all"; or for nothing: "no".
         on_done: called after each unit.
 
     Returns:
         Counts: status -> rows, for each domain and for all.
     """
     _check(how)
+    _check_choice("retry_failed", retry_failed, RETRY)
     out, path = Path(out), _table_of(Path(sample))
     units, table = _units(path, how.shard)
-    settings = {"how": asdict(how), "rows": table.num_rows, "sample": _mark(table)}
+    if engine != "serial" and not how.decoders:
+        how = replace(how, decoders=max(1, cores() // max(1, workers or cores())))
+    settings = {"how": how.settings, "rows": table.num_rows, "sample": _mark(table)}
     work = partial(_fetch_unit, str(path), {unit.name: unit for unit in units}, how, network)
-    run_units(out, [u.name for u in units], work, settings, engine, workers, on_done)
-    if retry:
-        _retry(out, units, path, how, network, engine, workers, on_done)
+    try:
+        run_units(out, [u.name for u in units], work, settings, engine, workers, on_done)
+        if retry_failed != "no":
+            _retry(out, units, path, how, network, retry_failed, engine, workers, on_done)
+    finally:
+        close_session()
     return finish(out, units, how.layout)
 
 
 def _check(how: Fetching) -> None:
-    if how.layout not in LAYOUTS:
-        raise UserError(
-            f"layout must be one of {', '.join(LAYOUTS)}, got {how.layout!r}."
-            f"{nearest(how.layout, LAYOUTS)}"
-        )
-    for name in ("side", "shard", "threads", "per_host"):
+    _check_choice("layout", how.layout, LAYOUTS)
+    _check_choice("animated", how.animated, ANIMATED)
+    for name in ("side", "shard", "threads", "per_host", "max_side", "max_frames"):
         if getattr(how, name) < 1:
             raise UserError(f"{name} must be at least 1, got {getattr(how, name)}.")
+    for name, value in (("decode_s", how.decode_s), ("seconds", how.caps.seconds)):
+        if not value > 0:
+            raise UserError(f"{name} must be more than 0, got {value}.")
     if not 1 <= how.quality <= 100:
         raise UserError(f"quality must be 1 to 100, got {how.quality}.")
+    agent = how.caps.agent
+    if not (agent.strip() and agent.isascii() and agent.isprintable()):
+        raise UserError(
+            f"agent must be printable ASCII, got {agent!r}. For example"
+            " 'my-project/1.0 (+https://example.org/contact)'."
+        )
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(
+            f"{name} must be one of {', '.join(known)}, got {value!r}.{nearest(value, known)}"
+        )
 
 
 def _table_of(sample: Path) -> Path:
@@ -191,105 +177,60 @@ def _mark(table: pa.Table) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_rows(path: str, unit: Unit) -> list[dict[str, Any]]:
+def _read_rows(path: str, unit: Unit) -> pa.Table:
     import pyarrow.dataset as ds
 
     # Only the row groups that hold these rows are read.
     start, stop = unit.rows
-    return ds.dataset(path).scanner().take(list(range(start, stop))).to_pylist()
+    return ds.dataset(path).scanner().take(list(range(start, stop)))
 
 
 def _fetch_unit(
     path: str, units: Mapping[str, Unit], how: Fetching, network: Network, name: str, folder: Path
 ) -> dict[str, Any]:
     unit = units[name]
-    rows = _read_rows(path, unit)
-    got = fetch_rows(rows, how, network)
-    return write_unit(folder, unit, rows, got, how.layout)
-
-
-def fetch_rows(
-    rows: Sequence[Mapping[str, Any]], how: Fetching, network: Network
-) -> list[tuple[dict[str, Any], bytes | None]]:
-    """(ledger row, JPEG or None) of each row, by `how.threads` threads."""
-    urls = [str(row.get("url") or "") for row in rows]
-    hosts = Hosts(urls, how.per_host, how.pause_s)
-    robots = Robots(network, how.caps) if how.robots else None
-    out: list[Any] = [None] * len(rows)
-
-    def work() -> None:
-        while (taken := hosts.take()) is not None:
-            place, host, silent = taken
-            answered = True
-            try:
-                if silent:
-                    raise Refused("timeout", "the host gave no answer several times in a row")
-                out[place] = _fetch_one(urls[place], how, network, robots)
-            except Refused as refused:
-                out[place] = {"status": refused.kind, "detail": refused.detail}, None
-                answered = refused.kind not in _SILENT
-            except Exception as error:  # whatever a hostile answer sets off is a row as well
-                detail = f"{type(error).__name__}: {error}"[:200]
-                out[place] = {"status": "failed", "detail": detail}, None
-            finally:
-                hosts.done(host, answered)
-
-    threads = [threading.Thread(target=work, daemon=True, name="fetch")
-               for _ in range(min(how.threads, max(1, len(rows))))]  # fmt: skip
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return out
-
-
-def _fetch_one(
-    url: str, how: Fetching, network: Network, robots: Robots | None
-) -> tuple[dict[str, Any], bytes]:
-    agent = how.caps.agent
-    look = (lambda headers: check_headers(headers, agent)) if how.opt_out else None
-    answer = get(url, network, how.caps, robots.check if robots else None, look)
-    picture: Picture = make_picture(answer.body, how.side, how.quality, how.limits)
-    sizes = {name: value for name, value in picture._asdict().items() if name != "jpeg"}
-    note = {
-        "status": "ok",
-        "bytes": len(answer.body),
-        "sha256": hashlib.sha256(answer.body).hexdigest(),
-        "hops": answer.hops,
-    }
-    return note | sizes, picture.jpeg
+    table = _read_rows(path, unit)
+    rows = table.to_pylist()
+    got = session(how, network).fetch(rows)
+    return write_unit(folder, unit, rows, got, how.layout, extra_fields(table.schema))
 
 
 def _retry(
-    out: Path, units: Sequence[Unit], path: Path, how: Fetching, network: Network, engine: str,
-    workers: int | None, on_done: Any,
+    out: Path, units: Sequence[Unit], path: Path, how: Fetching, network: Network, which: str,
+    engine: str, workers: int | None, on_done: Any,
 ) -> None:  # fmt: skip
-    """A round over units with passing failures; an unfinished round is gone on with."""
+    """A round over units with failures; an unfinished round is gone on with."""
     number = 0
     while (out / "retries" / f"{number}" / "done.json").exists():
         number += 1
     folder = out / "retries" / f"{number}"
-    failed = [u.name for u in units if any(map(_passing, read_ledger(out, u)))]
-    work = partial(_retry_unit, str(out), str(path), {u.name: u for u in units}, how, network)
-    run_units(folder, failed, work, {"round": number}, engine, workers, on_done)
-    from vislang.files import write_json
-
+    wanted = partial(_wanted, which)
+    failed = [u.name for u in units if any(map(wanted, read_ledger(out, u)))]
+    known = {u.name: u for u in units}
+    work = partial(_retry_unit, str(out), str(path), known, how, network, which)
+    settings = {"round": number, "retry_failed": which}
+    run_units(folder, failed, work, settings, engine, workers, on_done)
     write_json(folder / "done.json", {"units": failed})
 
 
-def _passing(row: Mapping[str, Any]) -> bool:
-    return str(row["status"]).startswith(TRY_AGAIN)
+def _wanted(which: str, row: Mapping[str, Any]) -> bool:
+    """Whether a row is to be asked for again."""
+    status = str(row["status"])
+    return status != "ok" if which == "all" else status.startswith(TRY_AGAIN)
 
 
 def _retry_unit(
-    out: str, path: str, units: Mapping[str, Unit], how: Fetching, network: Network, name: str,
-    folder: Path,
+    out: str, path: str, units: Mapping[str, Unit], how: Fetching, network: Network, which: str,
+    name: str, folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
     unit = units[name]
     old = read_ledger(Path(out), unit)
-    again = [place for place, row in enumerate(old) if _passing(row)]
-    rows = _read_rows(path, unit)
+    again = [place for place, row in enumerate(old) if _wanted(which, row)]
+    table = _read_rows(path, unit)
+    rows = table.to_pylist()
     got: list[Any] = [(row, None) for row in old]
-    for place, new in zip(again, fetch_rows([rows[place] for place in again], how, network)):
+    fetched = session(how, network).fetch([rows[place] for place in again])
+    for place, new in zip(again, fetched):
         got[place] = new
-    return write_unit(Path(out), unit, rows, got, how.layout, keep_old=True)
+    fields = extra_fields(table.schema)
+    return write_unit(Path(out), unit, rows, got, how.layout, fields, keep_old=True)

@@ -1,4 +1,4 @@
-"""What a site asks of programs: robots.txt, opt-out headers, few requests at a time."""
+"""What a site asks of programs: opt-out headers, few requests at a time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import replace
 from urllib.parse import urlsplit
-from urllib.robotparser import RobotFileParser
 
-from vislang.curate.fetch.client import Caps, get
-from vislang.curate.fetch.network import Network, Refused
+from vislang.curate.fetch.network import Refused, host_of
+from vislang.curate.fetch.robots import product
 
 _NOT_WANTED = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-_MOST_ROBOTS = 512_000  # bytes of robots.txt to read at least: RFC 9309, section 2.5
+MOST_REST_S = 30.0  # a longer Retry-After is taken as this
 
 
 def check_headers(headers: http.client.HTTPMessage, agent: str) -> None:
@@ -24,55 +22,18 @@ def check_headers(headers: http.client.HTTPMessage, agent: str) -> None:
     X-Robots-Tag with noai, noimageai, noindex, noimageindex or none, for all or for us by name,
     and TDM-Reservation: 1 (W3C's TDM protocol).
     """
-    if headers.get("TDM-Reservation", "").strip() == "1":
-        raise Refused("opted out", "TDM-Reservation")
+    for line in headers.get_all("TDM-Reservation") or ():
+        if line.strip() == "1":
+            raise Refused("opted out", "TDM-Reservation")
     for line in headers.get_all("X-Robots-Tag") or ():
         words = line.lower()
         name, colon, rest = words.partition(":")
         # "unavailable_after: 25 Jun" is a directive, and no agent's name either way.
-        if colon and "," not in name and name.strip() != agent.lower():
+        if colon and "," not in name and name.strip() not in (product(agent), "*"):
             continue
         for word in (rest if colon and "," not in name else words).split(","):
             if word.strip() in _NOT_WANTED:
                 raise Refused("opted out", f"X-Robots-Tag: {word.strip()}")
-
-
-class Robots:
-    """robots.txt of each site, read once. RFC 9309: 4xx allows everything, no answer nothing."""
-
-    def __init__(self, network: Network, caps: Caps):
-        self.network = network
-        self.caps = replace(caps, max_bytes=_MOST_ROBOTS)
-        self._known: dict[str, RobotFileParser | str] = {}
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._lock = threading.Lock()
-
-    def check(self, url: str) -> None:
-        """Refuse a URL that robots.txt closes to us."""
-        parts = urlsplit(url)
-        site = f"{parts.scheme}://{parts.netloc}"
-        with self._lock:
-            lock = self._locks[site]
-        with lock:
-            if site not in self._known:
-                self._known[site] = self._read(site)
-            known = self._known[site]
-        if isinstance(known, str):
-            raise Refused("robots.txt", known)
-        if not known.can_fetch(self.caps.agent, url):
-            raise Refused("robots.txt", "closed to us")
-
-    def _read(self, site: str) -> RobotFileParser | str:
-        rules = RobotFileParser()
-        try:
-            answer = get(f"{site}/robots.txt", self.network, self.caps)
-            rules.parse(answer.body.decode("utf-8", "replace").splitlines())
-        except Refused as refused:
-            if refused.kind == "too many bytes" or refused.kind.startswith("http 4"):
-                rules.parse([])
-                return rules
-            return f"no answer ({refused.kind})"
-        return rules
 
 
 class Hosts:
@@ -98,6 +59,7 @@ class Hosts:
         self._busy: dict[str, int] = defaultdict(int)
         self._next: dict[str, float] = defaultdict(float)
         self._silent: dict[str, int] = defaultdict(int)
+        self._pauses: dict[str, float] = {}  # of hosts that asked for longer ones
         self._condition = threading.Condition()
 
     def take(self) -> tuple[int, str, bool] | None:
@@ -120,9 +82,49 @@ class Hosts:
         row = self._rows[host].popleft()
         if self._rows[host]:
             self._turn.append(host)
-        self._busy[host] += 1
-        self._next[host] = now + self.pause_s
+        self._begin(host, now)
         return row, host, self._silent[host] >= self.give_up
+
+    def _begin(self, host: str, now: float) -> None:
+        self._busy[host] += 1
+        self._next[host] = max(self._next[host], now + self._pauses.get(host, self.pause_s))
+
+    def move(self, host: str, to: str, seconds: float) -> None:
+        """A row that `take` gave out was led to another host, whose turn is waited for.
+
+        No turn is kept while waiting, so rows that lead to one another's hosts cannot block.
+
+        Raises:
+            Refused: the other host was given up, or its turn does not come in time; the row
+                then belongs to the other host all the same.
+        """
+        until = time.monotonic() + seconds
+        with self._condition:
+            self._busy[host] -= 1
+            self._condition.notify_all()
+            while True:
+                now = time.monotonic()
+                wait = self._next[to] - now
+                if self._busy[to] < self.at_once and wait <= 0:
+                    break
+                if now >= until or self._silent[to] >= self.give_up:
+                    self._busy[to] += 1
+                    raise Refused("timeout", f"waiting for a turn at {to[:80]}")
+                left = until - now
+                self._condition.wait(min(left, wait) if wait > 0 else left)
+            self._begin(to, now)
+
+    def slower(self, host: str, pause_s: float) -> None:
+        """A host asks for longer pauses than everyone gets."""
+        with self._condition:
+            if pause_s > self._pauses.get(host, self.pause_s):
+                self._pauses[host] = pause_s
+                self._next[host] = max(self._next[host], time.monotonic() + pause_s)
+
+    def rest(self, host: str, seconds: float) -> None:
+        """A host asks to be left alone for a while."""
+        with self._condition:
+            self._next[host] = max(self._next[host], time.monotonic() + min(seconds, MOST_REST_S))
 
     def done(self, host: str, answered: bool) -> None:
         """A row that `take` gave out is finished."""
@@ -133,8 +135,8 @@ class Hosts:
 
 
 def host_name(url: str) -> str:
-    """Host of a URL, lower case; empty for what is none."""
+    """Host of a URL as it is looked up; empty for what is none."""
     try:
-        return (urlsplit(url.strip()).hostname or "").lower()
-    except ValueError:
+        return host_of(urlsplit(url.strip(" ")))
+    except (ValueError, Refused):
         return ""

@@ -20,24 +20,61 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("tar", "folder")
 LEDGER, DONE = "ledger.parquet", "fetched.json"
-_NUMBERS = ("bytes", "hops", "width", "height", "original_width", "original_height")
-_KEPT = ("id", "domain", "rank", "score", "url", "nsfw", "similarity")  # in the .json of a picture
+_NUMBERS = (
+    "bytes", "hops", "width", "height", "original_width", "original_height", "frames",
+)  # fmt: skip
+_GIVEN = ("id", "domain", "url", "caption", "nsfw")  # of the table, always in the ledger
+_TEXTS = ("key", *_GIVEN, "status", "detail", "sha256", "format")
 
 
-def _schema() -> pa.Schema:
+def extra_fields(schema: pa.Schema) -> dict[str, pa.Field]:
+    """Columns of a table that go on into the ledger: their names there and what they hold.
+
+    Texts, numbers, truth values and lists of texts go on under their names, or as source_NAME
+    where the ledger has a column of that name; embeddings and other heavy columns stay behind.
+    """
     import pyarrow as pa
 
-    texts = ("key", "id", "domain", "url", "caption", "nsfw", "status", "detail", "sha256")
-    return pa.schema(
-        [(name, pa.string()) for name in texts] + [(name, pa.int64()) for name in _NUMBERS]
-    )
+    found = {}
+    for field in schema:
+        if field.name in (*_GIVEN, "url"):
+            continue
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            plainly = _is_text(kind.value_type)
+        else:
+            plainly = _is_text(kind) or any(
+                test(kind) for test in (pa.types.is_integer, pa.types.is_floating,
+                                        pa.types.is_boolean)
+            )  # fmt: skip
+        if plainly:
+            taken = field.name in (*_TEXTS, *_NUMBERS)
+            found[field.name] = pa.field(f"source_{field.name}" if taken else field.name, kind)
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _schema(extra: Mapping[str, pa.Field]) -> pa.Schema:
+    import pyarrow as pa
+
+    fields = [pa.field(name, pa.string()) for name in _TEXTS]
+    fields += [pa.field(name, pa.int64()) for name in _NUMBERS]
+    return pa.schema([*fields, *extra.values()])
 
 
 def write_unit(
     out: Path, unit: Unit, rows: Sequence[Mapping[str, Any]],
-    got: Sequence[tuple[dict[str, Any], bytes | None]], layout: str, keep_old: bool = False,
+    got: Sequence[tuple[dict[str, Any], bytes | None]], layout: str,
+    extra: Mapping[str, pa.Field], keep_old: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the pictures of a unit, then its ledger; returns status -> rows.
+
+    Names of files are numbers that we count: nothing in them comes from outside.
 
     Args:
         out: the folder of the whole job.
@@ -45,23 +82,28 @@ def write_unit(
         rows: of the table.
         got: (ledger row, JPEG or None) of each.
         layout: tar or folder.
+        extra: further columns of the table, as `extra_fields` gives them.
         keep_old: pictures that lie there already stay, where `got` has none.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(extra)
     ledger = []
     pictures: list[tuple[str, dict[str, bytes]]] = []
     old = _old_members(out, unit) if keep_old and layout == "tar" else {}
     for place, (row, (note, jpeg)) in enumerate(zip(rows, got)):
         key = f"{unit.first + place:09d}"
-        known = {name: row.get(name) for name in ("id", "domain", "url", "caption", "nsfw")}
-        line = {"key": key, **known, **note}
-        ledger.append({name: line.get(name) for name in _schema().names})
+        known: dict[str, Any] = {name: _text(row.get(name)) for name in _GIVEN}
+        known["caption"] = known["caption"] or _first(row.get("captions"))
+        more = {field.name: row.get(name) for name, field in extra.items()}
+        line = {"key": key, **known, **more, **note}
+        ledger.append({name: line.get(name) for name in schema.names})
         if jpeg is not None:
-            about = {n: plain(row[n]) for n in _KEPT if row.get(n) is not None}
-            about |= {n: note[n] for n in ("sha256", *_NUMBERS) if n in note}
-            text = str(row.get("caption") or "")
+            about = {name: known[name] for name in _GIVEN if name != "caption"} | more
+            about |= {name: note[name] for name in ("sha256", "format", *_NUMBERS) if name in note}
+            about = {name: plain(value) for name, value in about.items() if value is not None}
+            text = known["caption"] or ""
             pictures.append((key, {"jpg": jpeg, "txt": text.encode(), "json": _json(about)}))
         elif key in old:
             pictures.append((key, old[key]))
@@ -71,8 +113,16 @@ def write_unit(
         for key, members in pictures:
             write_whole(out / unit.folder / f"{unit.number:05d}" / f"{key}.jpg", members["jpg"])
     with whole_file(out / "ledger" / f"{unit.name}.parquet") as file:
-        pq.write_table(pa.Table.from_pylist(ledger, _schema()), file)
+        pq.write_table(pa.Table.from_pylist(ledger, schema), file)
     return {"rows": len(rows), "status": dict(Counter(row["status"] for row in ledger))}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _first(values: Any) -> str | None:
+    return next((str(value) for value in values or () if value), None)
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
@@ -118,7 +168,7 @@ def finish(out: Path, units: Sequence[Unit], layout: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
 
     tables = [pq.read_table(out / "ledger" / f"{unit.name}.parquet") for unit in units]
-    ledger = pa.concat_tables(tables) if tables else _schema().empty_table()
+    ledger = pa.concat_tables(tables) if tables else _schema({}).empty_table()
     with whole_file(out / LEDGER) as file:
         pq.write_table(ledger, file)
     if layout == "folder":
@@ -130,7 +180,7 @@ def finish(out: Path, units: Sequence[Unit], layout: str) -> dict[str, Any]:
         ]
         listed = ledger.append_column("image", pa.array(places, pa.string())).filter(good)
         with whole_file(out / "pictures.parquet") as file:
-            pq.write_table(listed.select(["image", "caption", "domain", "id"]), file)
+            pq.write_table(_described(listed), file)
     domains: dict[str, Counter] = {}
     for unit, table in zip(units, tables):
         domains.setdefault(unit.folder, Counter()).update(table["status"].to_pylist())
@@ -142,3 +192,10 @@ def finish(out: Path, units: Sequence[Unit], layout: str) -> dict[str, Any]:
     }
     write_json(out / DONE, counts)
     return counts
+
+
+def _described(listed: pa.Table) -> pa.Table:
+    """The columns that a user of the pictures wants: image and captions first."""
+    ours = {"key", "status", "detail", "hops", "bytes", "frames"}
+    first = ["image", "caption", "domain", "id"]
+    return listed.select([*first, *(n for n in listed.column_names if n not in {*first, *ours})])
