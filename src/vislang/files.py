@@ -243,7 +243,7 @@ def _run_on_ray(left, work, folder, finish, failures) -> None:  # pragma: no cov
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
-        raise UserError("engine 'ray' needs the package ray: pip install ray.") from error
+        raise UserError("engine 'ray' needs ray: pip install 'vislang[ray]'.") from error
     if not ray.is_initialized():
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False)
     remote = ray.remote(lambda unit, folder: work(unit, folder))  # ray takes no partial
