@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "sweep": "vislang.cli.sweep:sweep",
     "embed": "vislang.cli.embed:embed",
     "curate words": "vislang.cli.curate.words:words",
+    "curate images": "vislang.cli.curate.images:images",
     "curate neighbours": "vislang.cli.curate.neighbours:neighbours",
     "curate dictionary": "vislang.cli.curate.dictionary:dictionary",
     "curate shards": "vislang.cli.curate.shards:shards",
