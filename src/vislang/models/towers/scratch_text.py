@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vislang.config import from_dict, to_dict
 from vislang.errors import UserError
 from vislang.models.tokenizers import build_tokenizer, trim
+from vislang.models.towers.named import TEXT_SIZES, of_size
 from vislang.models.towers.sides import check_side, choose
 from vislang.models.transformer import Transformer
 from vislang.models.weights import load_pretrained
@@ -36,6 +37,7 @@ class TextOptions:
         pool: eot or last (the last token that is not padding), cls (the first), mean, max.
         causal: a token sees only itself and those before it.
         dropout: on the output of each attention and MLP.
+        size: S, B or L sets width, depth, heads and mlp_ratio, unless they are given, too.
     """
 
     tokenizer: str = "clip"
@@ -47,6 +49,7 @@ class TextOptions:
     pool: str = "eot"
     causal: bool = True
     dropout: float = 0.0
+    size: str = ""
 
 
 class ScratchText(nn.Module):
@@ -120,6 +123,7 @@ class ScratchText(nn.Module):
 def build(*, side: str, pretrained: str = "", weights: bool = True, **options: Any) -> ScratchText:
     """Our own text transformer of any size (text)."""
     check_side(side, ("text",), "scratch_text")
+    options = of_size(options, TEXT_SIZES)
     tower = ScratchText(from_dict(TextOptions, options, f"model.{side}.options"))
     if pretrained and weights:
         load_pretrained(tower, pretrained, side)

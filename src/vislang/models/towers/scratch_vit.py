@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vislang.config import from_dict, to_dict
 from vislang.errors import UserError
 from vislang.models.pixels import Pixels, prepare_image
+from vislang.models.towers.named import IMAGE_SIZES, of_size
 from vislang.models.towers.sides import check_side, choose
 from vislang.models.towers.sizes import patch_grid, resize_positions
 from vislang.models.transformer import Transformer
@@ -41,6 +42,8 @@ class VitOptions:
         mean: of the pixels, per channel.
         std: of the pixels, per channel.
         interpolation: with which images are resized.
+        size: M/14@112, S/16@112, S/8@112, B/16@112, B/32@224 or L/14@224 sets image_size, patch,
+            width, depth, heads and mlp_ratio, unless they are given, too.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -56,6 +59,7 @@ class VitOptions:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     interpolation: str = "bicubic"
+    size: str = ""
 
 
 class ScratchVit(nn.Module):
@@ -165,6 +169,7 @@ def _check(options: VitOptions, size: tuple[int, int]) -> None:
 def build(*, side: str, pretrained: str = "", weights: bool = True, **options: Any) -> ScratchVit:
     """Our own vision transformer of any size (image)."""
     check_side(side, ("image",), "scratch_vit")
+    options = of_size(options, IMAGE_SIZES)
     tower = ScratchVit(from_dict(VitOptions, options, f"model.{side}.options"))
     if pretrained and weights:
         load_pretrained(tower, pretrained, side)
