@@ -7,7 +7,7 @@ def report(runs: list[Path], *, out: Path | None = None) -> None:
     """Write one HTML page of a run, or of several compared; it opens offline.
 
     Args:
-        runs: run folders.
+        runs: run folders, or one folder of a sweep.
         out: page to write; default report.html in the (first) run folder.
     """
     from vislang.report import write_report

@@ -46,7 +46,8 @@
       return node;
     };
     const measure = (v) => ("log" in chart.dataset ? Math.log10(Math.max(v, 1e-300)) : v);
-    const x = (v) => left + ((v - xLow) / (xHigh - xLow)) * (right - left);
+    const across = (v) => ("xlog" in chart.dataset ? Math.log10(v) : v);
+    const x = (v) => left + ((across(v) - across(xLow)) / (across(xHigh) - across(xLow))) * (right - left);
     const y = (v) => bottom + ((measure(v) - measure(yLow)) / (measure(yHigh) - measure(yLow))) * (top - bottom);
     const layer = svg("g", {});
     chart.append(layer);
@@ -66,13 +67,13 @@
         const range = point[2] !== null && point[3] !== null ? ` [${short(point[2])}, ${short(point[3])}]` : "";
         said.push(`${series.length > 1 ? `${line.name} ` : ""}${short(point[1])}${range}`);
       }
-      output.textContent = `${said.join(", ")} at ${chart.dataset.x} ${step.toLocaleString("en")}`;
+      output.textContent = `${said.join(", ")} at ${chart.dataset.x} ${Number.isInteger(step) ? step.toLocaleString("en") : short(step)}`;
     };
     chart.addEventListener("pointermove", (event) => {
       const box = chart.getBoundingClientRect();
-      const at = xLow + (((event.clientX - box.left) / box.width) * 360 - left) / (right - left) * (xHigh - xLow);
+      const at = ((event.clientX - box.left) / box.width) * 360;
       let nearest = 0;
-      steps.forEach((step, i) => { if (Math.abs(step - at) < Math.abs(steps[nearest] - at)) nearest = i; });
+      steps.forEach((step, i) => { if (Math.abs(x(step) - at) < Math.abs(x(steps[nearest]) - at)) nearest = i; });
       show(nearest);
     });
     chart.addEventListener("pointerleave", clear);

@@ -24,6 +24,7 @@ from vislang.report.markup import Html, clip, comma, foreign, join, tag, visible
 from vislang.report.pictures import Finder
 from vislang.report.sections import Section, rejections, repeat, status, summary, trained
 from vislang.report.shifts import only_told
+from vislang.report.sweep import is_sweep, runs_of, sweep_sections
 
 
 def write_report(
@@ -32,7 +33,7 @@ def write_report(
     """Write one offline HTML page about a run, or about several with their comparison.
 
     Args:
-        runs: run folders (docs/architecture.md, "Run folder").
+        runs: run folders (docs/architecture.md, "Run folder"), or one folder of a sweep.
         out: the file to write, or a folder that gets a report.html.
         open_source: finds pictures by opening sources; default vislang's own layouts.
 
@@ -47,14 +48,24 @@ def write_report(
         out = out / "report.html"
     elif out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"out must be a folder or end in .html, got {str(out)!r}.")
-    write_whole(out, page(read_runs([Path(run) for run in runs]), open_source))
+    given = [Path(run) for run in runs]
+    sweeps = [folder for folder in given if is_sweep(folder)]
+    if sweeps and len(given) > 1:
+        raise UserError(f"{sweeps[0]} is a sweep, which has a page of its own: give it alone.")
+    read = read_runs(runs_of(sweeps[0]) if sweeps else given)
+    write_whole(out, page(read, open_source, sweeps[0] if sweeps else None))
     return out
 
 
-def page(runs: Sequence[Run], open_source: Callable[..., Any] | None = None) -> str:
-    """The whole page as text."""
+def page(
+    runs: Sequence[Run],
+    open_source: Callable[..., Any] | None = None,
+    sweep: Path | None = None,
+) -> str:
+    """The whole page as text; of a sweep, its table first."""
     finder = Finder(open_source)
-    if len(runs) == 1:
+    first = sweep_sections(sweep) if sweep else []
+    if len(runs) == 1 and not first:
         title = runs[0].name
         parts = _sections(runs[0], finder, "")
         body = [_section(section) for section in parts]
@@ -63,7 +74,9 @@ def page(runs: Sequence[Run], open_source: Callable[..., Any] | None = None) -> 
         entries[place:place] = _jumps(runs[0], "", "sub")
     else:
         title = f"{len(runs)} runs compared"
-        compared = comparison(runs)
+        if sweep:
+            title = f"Sweep {sweep.resolve().name}"
+        compared = [*first, *comparison(runs)]
         body = [_section(section) for section in compared]
         entries = [_entry(section) for section in compared]
         body.append(tag("h2", "Each run", class_="each"))

@@ -112,9 +112,16 @@ def thin(points: Sequence[tuple], most: int = MOST_POINTS) -> tuple[list[tuple],
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, x_name: str = "step", fraction: bool = False
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_name: str = "step",
+    fraction: bool = False,
+    log_x: bool = False,
 ) -> Html:
     """A figure with one or several lines, its latest value beside the title, and a legend.
+
+    With `log_x` the places along the bottom go by their logarithms, if all are above 0.
 
     The values under the pointer (or under the arrow keys) are written by page.js from the data
     attributes; without scripts the title element still tells the first and the last value.
@@ -125,7 +132,7 @@ def line_chart(
     values = [y for _, points, _ in drawn for point in points for y in point[1:] if y is not None]
     xs = [point[0] for _, points, _ in drawn for point in points]
     y = _y_axis(values, fraction)
-    x = Axis(min(xs), max(max(xs), min(xs) + 1), LEFT, WIDTH - RIGHT)
+    x = _x_axis(xs, log_x)
     every = max(k for _, _, k in drawn)
     hints = (["log scale"] if y.log else []) + ([f"means of {every} values"] if every > 1 else [])
     body = [
@@ -139,6 +146,7 @@ def line_chart(
         "tabindex": "0",
         "data_axes": json.dumps([x.low, x.high, x.start, x.stop, y.low, y.high, y.start, y.stop]),
         "data_log": y.log,
+        "data_xlog": x.log,
         "data_x": x_name,
         "data_series": json.dumps([_data(line, points) for line, points, _ in drawn]),
     }
@@ -163,6 +171,15 @@ def _data(line: Series, points: Sequence[tuple]) -> dict:
     return {"name": visible(clip(line.name, 60)), "c": line.colour % COLOURS, "p": pairs}
 
 
+def _x_axis(xs: Sequence[float], log: bool) -> Axis:
+    low, high = min(xs), max(xs)
+    if log and low > 0 and high > low:
+        return Axis(low, high, LEFT + 6, WIDTH - RIGHT - 6, log=True)
+    if all(float(x).is_integer() for x in xs):  # steps; else epochs, or shares
+        high = max(high, low + 1)
+    return Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
+
+
 def _y_axis(values: Sequence[float], fraction: bool) -> Axis:
     low, high = min(values), max(values)
     if low > 0 and high / low > 100:
@@ -184,8 +201,9 @@ def _grid(x: Axis, y: Axis, x_name: str) -> list[Html]:
     for at, text in zip((y.at(mark) for mark in marks), texts):
         parts.append(tag("path", d=f"M{LEFT} {at}H{WIDTH - RIGHT}", class_="grid"))
         parts.append(tag("text", text, x=LEFT - 6, y=round(at + 3.5, 1), class_="tick y"))
-    marks = ticks(x.low, x.high)
-    for at, text in zip((x.at(mark) for mark in marks), tick_texts(marks)):
+    marks = log_ticks(x.low, x.high) if x.log else ticks(x.low, x.high)
+    texts = [tick_texts([mark])[0] for mark in marks] if x.log else tick_texts(marks)
+    for at, text in zip((x.at(mark) for mark in marks), texts):
         parts.append(tag("path", d=f"M{at} {HEIGHT - BOTTOM}v4", class_="axis"))
         if at < WIDTH - RIGHT - 34:
             parts.append(tag("text", text, x=at, y=HEIGHT - 8, class_="tick x"))
@@ -238,7 +256,16 @@ def _key(line: Series) -> Html:
 
 def _latest(drawn: Sequence[tuple], x_name: str) -> str:
     last = drawn[0][1][-1]
-    return f"{number(last[1])} at {x_name} {last[0]:,.0f}"
+    return f"{number(last[1])} at {x_name} {_at(last[0])}"
+
+
+def _at(x: float) -> str:
+    """A place along the bottom: a whole number as such.
+
+    >>> _at(1200.0), _at(0.25), _at(1e-5)
+    ('1,200', '0.250', '1e-5')
+    """
+    return f"{x:,.0f}" if float(x).is_integer() else number(x)
 
 
 def _summary(title: str, drawn: Sequence[tuple], x_name: str) -> str:
@@ -247,8 +274,8 @@ def _summary(title: str, drawn: Sequence[tuple], x_name: str) -> str:
         first, last = points[0], points[-1]
         name = f"{line.name}: " if len(drawn) > 1 else ""
         parts.append(
-            f"{name}{number(first[1])} at {x_name} {first[0]:,.0f},"
-            f" {number(last[1])} at {x_name} {last[0]:,.0f}"
+            f"{name}{number(first[1])} at {x_name} {_at(first[0])},"
+            f" {number(last[1])} at {x_name} {_at(last[0])}"
         )
     return f"{title}. {'; '.join(parts)}"
 
