@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "curate tokenizer": "vislang.cli.curate.tokenizer:tokenizer",
     "evaluate": "vislang.cli.evaluate:evaluate",
     "data elevater": "vislang.cli.data:elevater",
+    "submit elevater": "vislang.cli.submit:elevater",
     "probe": "vislang.cli.probe:probe",
     "localize": "vislang.cli.localize:localize",
     "domains show": "vislang.cli.domains:show",
