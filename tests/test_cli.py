@@ -92,7 +92,7 @@ def test_help_lists_every_command_with_its_line(capsys):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["trian"], ["no command 'trian'", "Did you mean 'train'", "demo, train, embed"]),
+        (["trian"], ["no command 'trian'", "Did you mean 'train'", "demo, train, sweep"]),
         (["--versoin"], ["no flag '--versoin'"]),
         (["train"], ["vislang train needs RECIPE"]),
         (["train", "clpi", "--out", "a"], ["No recipe is called 'clpi'", "Did you mean 'clip'"]),
