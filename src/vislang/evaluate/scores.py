@@ -35,6 +35,7 @@ class Scores:
             models can be compared pair by pair.
         provenance: what the numbers were made from.
         notes: what a reader should know, in sentences.
+        better: higher or lower, where the names of all values do not say which is better.
     """
 
     evaluation: str
@@ -48,13 +49,15 @@ class Scores:
     per_sample: dict[str, dict[str, Any]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    better: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The form of the file; a number that is none becomes null."""
+        aim = {"better": self.better} if self.better else {}
         body: dict[str, Any] = {
             "evaluation": self.evaluation,
             "n": self.n,
-            "values": {name: value.as_row() for name, value in self.values.items()},
+            "values": {name: value.as_row() | aim for name, value in self.values.items()},
             "tables": self.tables,
         }
         for name in ("confusion", "examples", "cosine", "map", "per_sample"):
@@ -114,6 +117,7 @@ def read_scores(path: Path | str) -> Scores:
         for name, v in body["values"].items()
     }
     known = set(Scores.__dataclass_fields__)
+    body["better"] = next((v["better"] for v in body["values"].values() if "better" in v), "")
     return Scores(**{k: v for k, v in body.items() if k in known and k != "values"}, values=values)
 
 

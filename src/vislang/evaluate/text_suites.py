@@ -109,7 +109,7 @@ def evaluate_texts(
             "settings": {**evaluation.settings(), **{k: str(v) for k, v in how.items()}},
             "versions": versions(),
         }
-        found.append(replace(evaluation.score(read, rows), provenance=about))
+        found.append(replace(evaluation.score(read, rows), provenance=about, better="higher"))
         where = f"{step:09d}" if isinstance(step, int) else str(step)
         write_scores(found[-1], Path(folder) / "scores" / where)
     return found

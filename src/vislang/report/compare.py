@@ -9,6 +9,7 @@ from vislang.report.drift import Drift, best, drift, outcomes_of
 from vislang.report.evaluation import in_order, title_of
 from vislang.report.markup import Html, breakable, comma, duration, foreign, join, number, tag
 from vislang.report.plots import marker, whisker
+from vislang.report.ranked import ranked
 from vislang.report.sections import Section, status
 from vislang.report.tables import flatten, interval, plain_text, scroll, table
 from vislang.report.values import Value
@@ -23,8 +24,10 @@ HOW_BEST = (
 
 def comparison(runs: Sequence[Run]) -> list[Section]:
     """The sections that only a report of several runs has."""
+    standing = ranked(runs)
     return [
         Section("compare-runs", "The runs", _runs(runs)),
+        *([Section("compare-ranks", "Ranking", standing)] if standing else []),
         Section("compare-metrics", "Metrics side by side", _metrics(runs)),
         Section("compare-curves", "Curves", overlaid(runs, _comparable(runs))),
         Section("compare-config", "What differs", _differences(runs)),
