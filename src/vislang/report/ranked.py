@@ -170,7 +170,8 @@ def bars(results: Sequence[Result], places: Mapping[str, int]) -> Html:
             if not row:
                 title = tag("small", result.title) if result.title else None
                 size = len(result.values)
-                head = tag("th", breakable(result.metric, 40), title, scope="rowgroup", rowspan=size)
+                named = breakable(result.metric, 40)
+                head = tag("th", named, title, scope="rowgroup", rowspan=size)
             body.append(tag(
                 "tr", head, tag("td", _named(name, place), class_="who"),
                 tag("td", number(value.value), tag("small", interval(value))
