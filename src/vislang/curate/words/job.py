@@ -155,14 +155,14 @@ class _Counting:
 
     def _spans(self) -> Iterator[tuple[dict[str, Any], list[str]]]:
         """(what a worker must know, wikitexts) of each span."""
-        number, pages = 0, iter(self.dump)
+        number, pages = 0, self._until_cut(iter(self.dump))
         more = True
         while more:
             skipped: Counter[str] = Counter()
             rows, named, texts = [], [], []
             read = length = 0
             more = False
-            for page in self._until_cut(pages):
+            for page in pages:
                 read += 1
                 if page.skip:
                     skipped[page.skip] += 1
