@@ -112,6 +112,64 @@ class Hostile(BaseHTTPRequestHandler):
     def do_loop(self) -> None:
         self.send(b"", 301, Location=self.path)
 
+    def raw(self, data: bytes) -> None:
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def do_headers(self) -> None:  # 99 of 8,000 bytes each: within http.client's own limits
+        self.raw(
+            b"HTTP/1.1 200 OK\r\n" + b"".join(b"X: " + b"y" * 8000 + b"\r\n" for _ in "x" * 99)
+        )
+        self.raw(b"\r\n")
+
+    def do_many(self) -> None:
+        self.raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n")
+
+    def do_continue(self) -> None:
+        for _ in range(100_000):
+            self.raw(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+    def do_extensions(self) -> None:
+        self.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10_000):
+            self.raw(b"1;" + b"e" * 60_000 + b"\r\nx\r\n")
+
+    def do_trailers(self) -> None:
+        self.raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        for _ in range(10_000):
+            self.raw(b"t: " + b"e" * 60_000 + b"\r\n")
+
+    def do_negative(self) -> None:
+        self.raw(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n" + jpeg(1))
+
+    def do_longer(self) -> None:  # more than was promised: the rest is not read
+        body = jpeg(1)
+        self.raw(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        for _ in range(1000):
+            self.raw(body)
+
+    def do_nine(self) -> None:  # HTTP/0.9
+        self.raw(jpeg(1))
+
+    def do_nowhere(self) -> None:
+        self.raw(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n")
+
+    def do_dripped(self) -> None:  # the headers
+        with contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\n" * 50:
+                self.raw(bytes([byte]))
+                time.sleep(0.05)
+
+    def do_twice(self) -> None:
+        self.raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n")
+        self.raw(gzip.compress(bytes(10**6)))
+
+    def do_bytes(self) -> None:
+        self.send(self.server.bodies[self.path.rpartition("/")[2]], Content_Type="image/jpeg")
+
+    def do_busy(self) -> None:
+        self.send(b"", 429, Retry_After="1")
+
     def do_flaky(self) -> None:
         if self.server.asked[self.path] < 2:
             self.send(b"", 503)
@@ -131,6 +189,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Hostile)
         self.asked: Counter = Counter()
         self.targets: dict[str, str] = {}
+        self.bodies: dict[str, bytes] = {}
         self.wait_s = 0.0
 
     @property

@@ -1,6 +1,7 @@
 """Files that are whole or absent, fingerprints, and the one way to run and resume long work."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,11 @@ from typing import Any
 from vislang.errors import UserError
 
 DONE = "done.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFull(UserError):
+    """No file can be written any more; work that goes on would only be lost."""
 
 
 @contextlib.contextmanager
@@ -39,8 +45,8 @@ def whole_file(path: Path | str, mode: str = "wb") -> Iterator[Any]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-            raise UserError(
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise DiskFull(
                 f"The disk is full: could not write {path}. Everything written before is intact;"
                 " free some space and repeat the same command to go on."
             ) from error
@@ -175,7 +181,7 @@ def run_units(
     A unit is whole or absent: its note `units/<unit>.json` (what `work` returned) is written
     after its files. A folder made under other settings is refused, naming them. A unit that
     fails does not stop the others; the first failure is raised at the end, when all that can
-    be finished is finished.
+    be finished is finished. A disk that is full ends the work at once.
 
     Args:
         folder: where files and notes go.
@@ -214,6 +220,8 @@ def run_units(
         for unit in left:
             try:
                 finish(unit, work(unit, folder))
+            except DiskFull:
+                raise
             except Exception as error:
                 failures.append((unit, error))
     elif engine == "processes":
@@ -222,6 +230,9 @@ def run_units(
             for future in as_completed(futures):
                 try:
                     finish(futures[future], future.result())
+                except DiskFull:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
                 except Exception as error:
                     failures.append((futures[future], error))
     elif engine == "ray":

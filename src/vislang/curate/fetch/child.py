@@ -1,9 +1,9 @@
 """A process that turns foreign bytes into JPEGs and can do nothing else worth attacking.
 
 It reads a length and bytes from its input and writes a head and bytes to its output, until the
-input ends. Its memory, its time for each picture, its files and its writing are limited by the
-operating system; where that allows, it has no network. What is written here is read by
-`decoders.py`, which trusts none of it.
+input ends. The operating system limits its memory and its time for each picture and lets it open
+no file and no connection any more. What is written here is read by `decoders.py`, which trusts
+none of it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,14 @@ def main(given: dict[str, Any]) -> None:
     with open(os.devnull, "wb") as nowhere:  # what a library prints must not become an answer
         os.dup2(nowhere.fileno(), 1)
     source = os.fdopen(os.dup(0), "rb")
+    from vislang.curate.fetch.network import Refused
     from vislang.curate.fetch.picture import Making, make_picture
-    from vislang.data.decode import Limits, _formats
+    from vislang.data.decode import Limits
 
     how, limits = Making(**given["making"]), Limits(**given["limits"])
-    _formats()  # imports what opens formats, while files may still be opened
-    with contextlib.suppress(Exception):
-        import simplejpeg
-
-        make_picture(_first_picture(simplejpeg), how, limits)
+    for data in _first_pictures():  # what is imported late has then been
+        with contextlib.suppress(Refused):
+            make_picture(data, how, limits)
     _confine(limits)
     while len(head := source.read(QUESTION.size)) == QUESTION.size:
         (size,) = QUESTION.unpack(head)
@@ -71,15 +70,28 @@ def _say(out: Any, data: bytes, make: Any) -> None:
         view = view[out.write(view) :]
 
 
-def _first_picture(simplejpeg: Any) -> bytes:
-    """So that everything that is imported late has been, before limits are set."""
-    import numpy as np
+def _first_pictures() -> list[bytes]:
+    """A small picture of each format, and one that is none."""
+    import io
 
-    return simplejpeg.encode_jpeg(np.zeros((64, 64, 3), np.uint8))
+    from PIL import Image
+
+    from vislang.curate.fetch.picture import FORMATS
+
+    made = [b"BM", b"GIF89a"]
+    for kind in FORMATS:
+        out = io.BytesIO()
+        with contextlib.suppress(Exception):  # a Pillow that was built without it
+            Image.new("RGB", (16, 16)).save(out, kind)
+            made.append(out.getvalue())
+    return made
 
 
 def _confine(limits: Any) -> None:
-    """Limits that hold for the rest of the process's life; those that a system lacks are left."""
+    """Limits that hold for the rest of the process's life; those that a system lacks are left.
+
+    A process that may have no further descriptors opens neither files nor connections.
+    """
     with contextlib.suppress(Exception):
         import ctypes
 
@@ -90,7 +102,7 @@ def _confine(limits: Any) -> None:
         import resource
 
         memory = _COPIES * limits.max_pixels + 4 * limits.max_bytes + _held()
-        for name, value in (("AS", memory), ("FSIZE", 0), ("CORE", 0), ("NOFILE", 32)):
+        for name, value in (("AS", memory), ("FSIZE", 0), ("CORE", 0), ("NOFILE", 0)):
             with contextlib.suppress(ValueError, OSError, AttributeError):
                 resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 

@@ -161,7 +161,8 @@ def host_of(parts: SplitResult) -> str:
     """
     host = parts.hostname or ""
     if "[" in parts.netloc or "]" in parts.netloc:
-        return str(ipaddress.IPv6Address(host)) if "%" not in host else _odd(host)
+        plain = re.fullmatch(r"\[[0-9A-Fa-f:.]+\](:\d*)?", parts.netloc)
+        return str(ipaddress.IPv6Address(host)) if plain else _odd(parts.netloc)
     host = host.removesuffix(".")
     if not host:
         raise Refused("bad URL", "no host")

@@ -57,7 +57,7 @@ def read_rules(text: str, agent: str) -> Rules:
     named = {True: False, False: False}  # by us: True, by everyone: False
     current: set[bool] = set()
     in_names, me = False, product(agent)
-    for line in text.splitlines():
+    for line in text.removeprefix("\ufeff").splitlines():
         key, colon, value = line[:_MOST_LINE].partition("#")[0].partition(":")
         key, value = key.strip().lower(), value.strip()
         if not colon:
