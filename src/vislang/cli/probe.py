@@ -22,6 +22,8 @@ def probe(
     prompts: tuple[str, ...] = ("standard", "own", "official"),
     bias: Path | None = None,
     photos: Path | None = None,
+    checkpoints: tuple[str, ...] = (),
+    start: str = "",
     part: str = "1/1",
     seed: int = 0,
     batch_size: int = 64,
@@ -51,6 +53,12 @@ def probe(
             which take most of the time where classes are many; they need open_clip's package.
         bias: folder with a folder of images and a text file of captions for each group.
         photos: CSV file of real photos with words on them: file, object, written_word.
+        checkpoints: of a run: all, or steps, in place of the analyses: how accuracy changes along
+            the run, which checkpoint a valid split of the images chooses, what the others say of
+            it, and the models between it and the start; analysis_options.checkpoints may have
+            choose, valid, alphas and seed.
+        start: the model that checkpoints are compared with; by default that of step 0, or else the
+            earliest.
         part: I/N embeds the I-th of N parts, which may run at the same time; the analyses run
             when all parts are done.
         seed: of domains that draw at random.
@@ -59,25 +67,27 @@ def probe(
         device: auto, cpu, cuda or cuda:N.
         precision: auto, fp32 or bf16.
     """
-    from vislang.data.sources import open_source
     from vislang.evaluate.analyses import OF_DOMAINS, Probed, build_analyses, run_analyses
     from vislang.models.pretrained import load_model
     from vislang.report import write_report
 
+    how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
+    shifts = {"domains": list(domains), "sentences": sentences, "axes": axes, "seed": seed}
+    shifts |= {"words": words, "kinds": prompts}
+    if checkpoints:
+        if analyses or bias or photos or part != "1/1":
+            raise UserError("--checkpoints takes no --analyses, --bias, --photos and --part.")
+        given = labelled(source, source_options)
+        told = {"source": source, "source_options": source_options or {}}
+        _along_a_run(
+            model, given, out, checkpoints, start, shifts, batch_size, how, told, analysis_options
+        )
+        return
     names, options = asked(analyses, analysis_options or {}, bias, photos)
     chosen, number = build_analyses(names, options), part_of(part)
-    opened, loaded = open_source(source, **(source_options or {})), load_model(model)
-    if "label" not in opened.gives:
-        raise UserError(
-            f"vislang probe needs labelled images, but the source {opened.name!r} gives"
-            f" {', '.join(sorted(opened.gives))}. Use a folder of class folders, for example; a"
-            " single class folder counts as a folder of images."
-        )
-    how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers}
+    opened, loaded = labelled(source, source_options), load_model(model)
     rows = None
     if set(names) & set(OF_DOMAINS):
-        shifts = {"domains": list(domains), "sentences": sentences, "axes": axes, "seed": seed}
-        shifts |= {"words": words, "kinds": prompts}
         rows = _store(loaded, opened, shifts, out, number, batch_size, how)
         if rows is None:
             print(f"Part {part} is embedded. The analyses run when all {number[1]} parts are.")
@@ -93,6 +103,37 @@ def probe(
     print(f"\nScores: {out / 'scores' / step}\nReport: {write_report([out], out)}")
     if failures:
         raise UserError(" ".join(failures) + f" The other {len(found)} analyses are written.")
+
+
+def labelled(source: str, options: dict[str, Any] | None) -> Any:
+    """The opened source, which must have labels."""
+    from vislang.data.sources import open_source
+
+    opened = open_source(source, **(options or {}))
+    if "label" not in opened.gives:
+        raise UserError(
+            f"vislang probe needs labelled images, but the source {opened.name!r} gives"
+            f" {', '.join(sorted(opened.gives))}. Use a folder of class folders, for example; a"
+            " single class folder counts as a folder of images."
+        )
+    return opened
+
+
+def _along_a_run(
+    run, source, out: Path, which, start: str, shifts, batch: int, how, origin, options
+) -> None:
+    """`--checkpoints`: all of them judged, and the page."""
+    from vislang.evaluate.analyses import build_along
+    from vislang.evaluate.checkpoint_job import probe_checkpoints
+    from vislang.report import write_report
+
+    analysis = build_along(options or {})
+    scores = probe_checkpoints(
+        run, source, out, which=which, start=start, analysis=analysis, shifts=shifts,
+        batch=batch, how=how, origin=origin, on_progress=_show,
+    )  # fmt: skip
+    print("\n".join(scores.notes))
+    print(f"\nScores: {out / 'scores'}\nReport: {write_report([out], out)}")
 
 
 def asked(

@@ -31,6 +31,7 @@ ANALYSES: dict[str, str] = {
     "typographic": "vislang.evaluate.typographic:Typographic",
     "bias": "vislang.evaluate.bias:Bias",
 }
+ALONG = {"checkpoints": "vislang.evaluate.checkpoints:Checkpoints"}  # of a run, `--checkpoints`
 OF_DOMAINS = ("robustness", "transfer", "subspace")  # these read the store of domains
 
 
@@ -85,6 +86,11 @@ def build_analyses(
 ) -> list[Analysis]:
     """The analyses of these names; options for one that is not asked for are an error."""
     return build_several("analysis", ANALYSES, names, options)
+
+
+def build_along(options: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The analysis of a run's checkpoints; options for any other are an error."""
+    return build_several("analysis", ALONG, list(ALONG), options)[0]
 
 
 def run_analyses(

@@ -18,6 +18,7 @@ TITLES = {
     "fewshot": "Few-shot episodes",
     "overview": "The shared space",
     "diagnostics": "Feature diagnostics",
+    "checkpoints": "Checkpoints under described shifts",
     "robustness": "Robustness to described shifts",
     "transfer": "Probes across domains",
     "subspace": "Class and domain in the embedding",
@@ -27,7 +28,8 @@ TITLES = {
 # Metrics that a reader looks for first.
 HEADLINE = re.compile(
     r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot"
-    r"|shifted_accuracy|fitted_on_unchanged_accuracy|domain_share|word_wins)$"
+    r"|best_accuracy|wise_accuracy|shifted_accuracy|fitted_on_unchanged_accuracy|domain_share"
+    r"|word_wins)$"
 )
 MOST_HEADLINES = 2  # of one evaluation
 

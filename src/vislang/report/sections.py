@@ -104,7 +104,7 @@ def told(run: Run) -> list[str]:
     found = []
     for score in in_order(run.latest):
         notes = score.body.get("notes") if score.evaluation in TOLD else None
-        most = 2 if score.evaluation == "robustness" else 1
+        most = 2 if score.evaluation in ("robustness", "checkpoints") else 1
         found += [str(note) for note in notes[:most]] if isinstance(notes, list) else []
     return found
 

@@ -46,6 +46,10 @@ class Panel:
 
 def draw(score: Score) -> tuple[list[Html], set[str]]:
     """(drawings of an evaluation, names of the tables that they replace)."""
+    if score.evaluation == "checkpoints":  # drawn from the parts below
+        from vislang.report.checkpoints import draw_checkpoints
+
+        return draw_checkpoints(score)
     made = DRAWN.get(score.evaluation)
     return made(score) if made else ([], set())
 
@@ -323,4 +327,5 @@ def only_told(run: Run) -> bool:
     return told and not run.config and not run.log.lines
 
 
-TOLD = ("robustness", "transfer", "subspace", "typographic", "bias")  # whose notes are findings
+# Evaluations whose notes are findings.
+TOLD = ("checkpoints", "robustness", "transfer", "subspace", "typographic", "bias")
