@@ -28,6 +28,7 @@ class LabelledImages:
         classes: class names.
         name: of the source.
         template: captions, each with {} for the class name.
+        by_name: the name of an image's file, less its ending, is its caption.
     """
 
     def __init__(
@@ -37,15 +38,16 @@ class LabelledImages:
         classes: Sequence[str],
         name: str,
         template: str | Sequence[str] = (),
+        by_name: bool = False,
     ):
-        self.tree, self.name = tree, name
+        self.tree, self.name, self._by_name = tree, name, by_name
         self._labels = None if labels is None else labels.astype(np.int32)
         self.classes = tuple(classes)
         self.templates = templates(template)
         if self.templates and labels is None:
             raise UserError(f"template needs class names, but {name} has no folders of classes.")
         gives = {"image"} | ({"label"} if labels is not None else set())
-        self.gives = frozenset(gives | ({"text"} if self.templates else set()))
+        self.gives = frozenset(gives | ({"text"} if self.templates or by_name else set()))
 
     def __len__(self) -> int:
         return len(self.tree)
@@ -60,6 +62,8 @@ class LabelledImages:
         texts = ()
         if label >= 0:
             texts = tuple(template.format(self.classes[label]) for template in self.templates)
+        if self._by_name:
+            texts = (*texts, caption_of(name))
         return Sample(name, place, texts, (label,) if label >= 0 else (), self.tree.origin(index))
 
     def shards(self) -> Sequence[range]:
@@ -70,7 +74,17 @@ class LabelledImages:
         from vislang.files import fingerprint
 
         labels = None if self._labels is None else self._labels.tolist()
-        return fingerprint([self.tree.fingerprint(), labels, self.classes, self.templates])
+        told = [self.tree.fingerprint(), labels, self.classes, self.templates]
+        return fingerprint([*told, "by name"] if self._by_name else told)
+
+
+def caption_of(name: str) -> str:
+    """The caption that a file's name states.
+
+    >>> caption_of("photos/a_blue  motorcycle.jpg")
+    'a blue motorcycle'
+    """
+    return " ".join(name.rpartition("/")[2].rpartition(".")[0].replace("_", " ").split())
 
 
 def even_shards(n: int, size: int = SHARD) -> list[range]:

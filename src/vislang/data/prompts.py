@@ -10,6 +10,7 @@ from vislang.errors import UserError
 from vislang.lookup import nearest
 
 # Ours; the names of others' sets are looked up in their packages, never copied here.
+_KINDS = ("", "blurry ", "black and white ", "low contrast ", "high contrast ", "bad ", "good ")
 SETS: dict[str, tuple[str, ...]] = {
     "simple": ("a photo of a {}.",),
     "name": ("{}",),
@@ -21,6 +22,16 @@ SETS: dict[str, tuple[str, ...]] = {
         "a {} seen from some distance.",
         "a drawing of a {}.",
         "a dark photo of a {}.",
+    ),
+    # The 18 of CLIP's paper for small pictures, which the low-resource CLIP takes everywhere.
+    "photos": tuple(
+        template
+        for article in ("a", "the")
+        for template in (
+            *(f"a {kind}photo of {article} {{}}." for kind in _KINDS),
+            f"a photo of {article} small {{}}.",
+            f"a photo of {article} big {{}}.",
+        )
     ),
 }
 FOREIGN = {
@@ -35,8 +46,8 @@ def read_prompts(prompts: str | Sequence[str], own: Sequence[str] = ()) -> tuple
 
     Args:
         prompts: "auto" (the source's own templates, else "simple"), "source", a built-in set
-            (simple, name, varied), openai_imagenet or simple_imagenet from open_clip's package,
-            a text file with one template a line (# begins a comment), or the templates themselves.
+            (simple, name, varied, photos), openai_imagenet or simple_imagenet from open_clip's
+            package, a text file with one template a line (# begins a comment), or the templates themselves.
         own: the source's templates.
 
     >>> read_prompts("auto", own=["the digit {}"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vislang.data.proper_names import NAMES
 from vislang.errors import UserError
 from vislang.evaluate.datasets import DataSet, Opened, chosen, open_dataset
 from vislang.evaluate.runner import evaluate
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vislang.models.dual import DualEncoder
 
 SUITE = ("probe", "fewshot")
+WITHOUT_TRAINING = ("zeroshot", "retrieval", "overview", "cluster")
 
 
 def evaluate_datasets(
@@ -43,7 +45,8 @@ def evaluate_datasets(
         root: folder below which the data sets lie.
         folder: for scores and stores.
         suite: evaluations.
-        options: evaluation -> options; the probe's metric and validation are the data set's.
+        options: evaluation -> options; the probe's metric and validation are the data set's, and
+            zero-shot takes its proper class names in the prompts "photos" unless told otherwise.
         step: of the model.
         how: batch_size, device, precision, workers of `evaluate`.
 
@@ -62,7 +65,7 @@ def evaluate_datasets(
         made, name = model, ""
     for entry in chosen(names):
         try:
-            opened = open_dataset(entry, root)
+            opened = open_dataset(entry, root, train=not set(suite) <= set(WITHOUT_TRAINING))
             scores = _evaluate_one(made, entry, opened, Path(folder), suite, options, step, how)
         except UserError as error:
             missing.append([entry.name, str(error)])
@@ -99,6 +102,9 @@ def _evaluate_one(
     if "probe" in given:
         own = {"metric": entry.metric, "validation": opened.validation}
         given["probe"] = own | given["probe"]
+    if "zeroshot" in given and entry.name in NAMES:
+        own = {"classes": entry.name, "prompts": "photos"}
+        given["zeroshot"] = own | given["zeroshot"]
     return evaluate(
         model, opened.test, asked, folder / "datasets" / entry.name, train_source=opened.train,
         options=given, step=step, **how,
@@ -157,7 +163,9 @@ def _summary(
         for where, value in [("average", averages[metric]), *values[metric].items()]
     }
     total = sum(row[2] for row in rows)
-    return Scores("datasets", total, shown, tables=tables, notes=notes, provenance=about)
+    return Scores(
+        "datasets", total, shown, tables=tables, notes=notes, provenance=about, better="higher"
+    )
 
 
 def _provenance(made: Mapping[str, Any], model: str, step: int | str) -> dict[str, Any]:

@@ -236,8 +236,13 @@ class Opened:
     how: dict[str, str] = field(default_factory=dict)
 
 
-def open_dataset(entry: DataSet, root: Path | str) -> Opened:
+def open_dataset(entry: DataSet, root: Path | str, train: bool = True) -> Opened:
     """The parts of a data set below `root`.
+
+    Args:
+        entry: of the catalogue.
+        root: folder.
+        train: False opens the test samples alone.
 
     Raises:
         UserError: it is not there, or has another number of classes; says how to get it.
@@ -245,22 +250,27 @@ def open_dataset(entry: DataSet, root: Path | str) -> Opened:
     root = Path(root)
     how: dict[str, str] = {}
     test = _part(entry, "test", root, how)
-    if entry.sources and "train" not in entry.sources:
+    if not train or (entry.sources and "train" not in entry.sources):
+        _check_classes(entry, test, root)
         return Opened(None, test, "stratified", how)
-    train = _part(entry, "train", root, how)
+    taught = _part(entry, "train", root, how)
     validation = "stratified"
     if entry.valid:
         held = _part(entry, "valid", root, how)
-        parts = [("", train, range(len(train))), (VALIDATION, held, range(len(held)))]
-        train, validation = Slice(parts, f"{entry.name}-train+valid"), f"id:{VALIDATION}"
-    for part in (train, test):
-        if entry.classes and part.classes and len(part.classes) != entry.classes:
-            raise UserError(
-                f"{entry.name} has {entry.classes} classes, but {len(part.classes)} are below"
-                f" {root}: it is another data set, or a part of it. Use --source and"
-                " --train_source for it."
-            )
-    return Opened(train, test, validation, how)
+        parts = [("", taught, range(len(taught))), (VALIDATION, held, range(len(held)))]
+        taught, validation = Slice(parts, f"{entry.name}-train+valid"), f"id:{VALIDATION}"
+    _check_classes(entry, taught, root)
+    _check_classes(entry, test, root)
+    return Opened(taught, test, validation, how)
+
+
+def _check_classes(entry: DataSet, part: Source, root: Path) -> None:
+    if entry.classes and part.classes and len(part.classes) != entry.classes:
+        raise UserError(
+            f"{entry.name} has {entry.classes} classes, but {len(part.classes)} are below"
+            f" {root}: it is another data set, or a part of it. Use --source and"
+            " --train_source for it."
+        )
 
 
 def _part(entry: DataSet, part: str, root: Path, how: dict[str, str]) -> Source:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vislang.data.prompts import fill, read_prompts
+from vislang.data.proper_names import proper_names
 from vislang.errors import UserError
 from vislang.evaluate.classified import score_classes
 from vislang.evaluate.requests import Embeddings, Requests, need
@@ -32,11 +33,13 @@ class ZeroShot:
     arXiv:2103.00020, section 3.1.
 
     Args:
-        prompts: auto (the source's own, else simple), simple, name, varied, openai_imagenet, a
-            file with one template a line, or the templates.
+        prompts: auto (the source's own, else simple), simple, name, varied, photos (18 for small
+            pictures), openai_imagenet, a file with one template a line, or the templates.
         normalise: normalise each prompt before the mean; False averages them as they are, which
             weighs prompts by their length (ITRA's convention).
-        classes: class names to use in place of the source's, in the order of the labels.
+        classes: class names to use in place of the source's, in the order of the labels; or the
+            data set whose proper names to take: cifar10, cifar100, caltech101, imagenet,
+            tiny_imagenet.
     """
 
     name = "zeroshot"
@@ -45,7 +48,7 @@ class ZeroShot:
         self,
         prompts: str | Sequence[str] = "auto",
         normalise: bool = True,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | None = None,
     ):
         self.prompts, self.normalise, self.classes = prompts, normalise, classes
         self._templates: tuple[str, ...] = ()
@@ -54,7 +57,10 @@ class ZeroShot:
     def requests(self, source: Source) -> Requests:
         """Images and every class name in every template."""
         need(source, "label", self.name)
-        names = list(self.classes or source.classes)
+        given = self.classes
+        if isinstance(given, str) and given:
+            given = proper_names(source, given)
+        names = list(given or source.classes)
         if not names:
             raise UserError(
                 f"zeroshot needs names of the classes, but the source {source.name!r} has none."

@@ -26,6 +26,7 @@ class FolderOfClasses(LabelledImages):
         classes: class folders in the order of their labels, as a list or a file of lines; else
             sorted. Needed when a split lacks a class.
         template: captions made of class names, as in 'a photo of a {}.'
+        captions: names takes each file's name, less its ending, for its caption.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class FolderOfClasses(LabelledImages):
         names: str = "",
         classes: str | Sequence[str] = (),
         template: str | Sequence[str] = (),
+        captions: str = "",
     ):
+        if captions not in ("", "names"):
+            raise UserError(f"captions must be names or empty, got {captions!r}.")
         tree = self._open(path)
         if len(tree) == 0:
             raise UserError(
@@ -50,7 +54,8 @@ class FolderOfClasses(LabelledImages):
             labels, keys = _in_order(labels, keys, read_classes(classes))
         words = read_words(Path(names)) if names else {}
         name = name_of(path, split)
-        super().__init__(tree, labels, readable(keys, words), name, template)
+        known = readable(keys, words)
+        super().__init__(tree, labels, known, name, template, by_name=bool(captions))
 
     @staticmethod
     def _open(path: str) -> Tree:
