@@ -72,6 +72,38 @@ class NamedImages:
         return fingerprint_many(self.home, lambda row: self._names[row].as_py(), len(self._names))
 
 
+class PlacedImages:
+    """Images that lie at places of containers, as a table names them; nothing is unpacked.
+
+    Args:
+        home: the folder from which the containers' names count.
+        names: of the containers.
+        offset, size: where each image's bytes lie.
+    """
+
+    def __init__(self, home: Path | str, names: pa.Array, offset: pa.Array, size: pa.Array):
+        self.home, self._names = Path(home), names.dictionary_encode()
+        self._offset, self._size = offset, size
+        if len(names) and not (self.home / names[0].as_py()).is_file():
+            raise UserError(
+                f"{self.home} has no {names[0].as_py()!r}, which the table names first. Move table"
+                " and pictures together, or give the folder from which the names count."
+            )
+
+    def __getitem__(self, index: int) -> Place:
+        name, offset, size = (
+            column[index].as_py() for column in (self._names, self._offset, self._size)
+        )
+        if name is None or not (offset or 0) >= 0 or not (size or 0) > 0:
+            raise BadSample("", "missing file: the table names no place", str(self.home))
+        return Place(self.home / name, offset, size)
+
+    def fingerprint(self) -> str:
+        """Of the containers."""
+        names = [name for name in self._names.dictionary.to_pylist() if name]
+        return fingerprint_many(self.home, lambda row: names[row], len(names))
+
+
 def find_images(
     near: Path, names: pa.Array, folders: Sequence[str], option: str = "images"
 ) -> Path:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vislang.data.cache import cached
 from vislang.data.columns import read_csv
 from vislang.data.patterns import expand
 from vislang.errors import UserError
 from vislang.files import fingerprint, whole_file
+from vislang.lookup import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,22 +33,46 @@ class OpenedTable:
         columns: names of its columns.
         text: the whole table, when it was read from text.
         damaged: (line number, what is wrong) of rows that do not fit.
+        rows: those that count; None: all.
     """
 
     files: list[Path]
     columns: list[str]
     text: pa.Table | None = None
     damaged: list[tuple[int, str]] = field(default_factory=list)
+    rows: np.ndarray | None = None
+
+    def choose_rows(self, column: str, value: str, where: str) -> None:
+        """Only rows in which a column has a value count.
+
+        Raises:
+            UserError: there is no such column, or no such row.
+        """
+        if column not in self.columns:
+            raise UserError(
+                f"{where} has no column {column!r}, so {column}={value!r} chooses nothing."
+                f" Columns: {', '.join(self.columns)}."
+            )
+        values = np.array([str(v) for v in self.read([column])[column].to_pylist()], object)
+        self.rows = np.flatnonzero(values == value)
+        if not len(self.rows):
+            known = sorted(set(values))
+            raise UserError(
+                f"{where} has no rows with {column} {value!r}.{nearest(value, known)}"
+                f" It has: {', '.join(known[:20])}."
+            )
 
     def read(self, names: Sequence[str]) -> pa.Table:
         """Some columns in memory."""
-        if self.text is not None:
-            return self.text.select(list(names))
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        parts = [pq.read_table(file, columns=list(names)) for file in self.files]
-        return pa.concat_tables(parts, promote_options="permissive")
+        if self.text is not None:
+            whole = self.text.select(list(names))
+        else:
+            parts = [pq.read_table(file, columns=list(names)) for file in self.files]
+            whole = pa.concat_tables(parts, promote_options="permissive")
+        return whole if self.rows is None else whole.take(pa.array(self.rows))
 
     def column_bytes(self, name: str) -> int:
         """Size of a column when it is unpacked."""
@@ -97,13 +124,15 @@ class MappedColumn:
     def __init__(self, table: OpenedTable, name: str):
         self._file: Path | None = None
         self._column: Any = None
+        self._rows: np.ndarray | None = None
         if table.text is not None or table.column_bytes(name) <= IN_MEMORY:
             self._column = table.read([name])[name]
         else:
-            self._file = _arrow_file(table.files, name)
+            self._file, self._rows = _arrow_file(table.files, name), table.rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_file": self._file, "_column": None if self._file else self._column}
+        column = None if self._file else self._column
+        return {"_file": self._file, "_column": column, "_rows": self._rows}
 
     def __getitem__(self, row: int) -> Any:
         """Bytes, a {"bytes", "path"} dict as Hugging Face writes it, or None."""
@@ -112,7 +141,7 @@ class MappedColumn:
 
             reader = pa.ipc.open_file(pa.memory_map(str(self._file)))
             self._column = reader.read_all()[0]
-        return self._column[row].as_py()
+        return self._column[row if self._rows is None else int(self._rows[row])].as_py()
 
 
 def _arrow_file(files: list[Path], name: str) -> Path:

@@ -122,11 +122,17 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _table_of(sample: Path) -> Path:
+    """The table in a folder of `vislang curate sample` or `vislang curate search`, or the file."""
+    from vislang.curate.images.join import TABLE as FOUND
     from vislang.curate.sample import TABLE
 
-    path = sample / TABLE if sample.is_dir() else sample
-    if not path.is_file():
-        raise UserError(f"There is no {path}. `vislang curate sample` makes one.")
+    paths = [sample / TABLE, sample / FOUND] if sample.is_dir() else [sample]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"There is no {' or '.join(map(str, paths))}. `vislang curate sample` and `vislang"
+            " curate search` make them."
+        )
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vislang.data.columns import choose
 from vislang.data.grouped import damaged_row
-from vislang.data.images import NamedImages
+from vislang.data.images import NamedImages, PlacedImages
 from vislang.data.labelled import even_shards
 from vislang.data.labels import encode, read_classes
 from vislang.data.patterns import name_of
@@ -29,6 +29,7 @@ _IMAGE = (
     "image_bytes", "jpg", "bytes",
 )  # fmt: skip
 _CAPTION = ("caption", "captions", "text", "texts", "title", "sentence", "sentences", "description")
+_PLACES = ("image_offset", "image_size")  # of images that lie in tars
 _LABEL = ("label", "class", "classname", "class_name", "category", "target")
 
 
@@ -49,6 +50,7 @@ class Table:
         delimiter: one character, or comma, tab, semicolon, bar; '' detects it.
         columns: names of the columns of a file without a header line.
         encoding: of the text.
+        split: only rows whose column split says so.
     """
 
     def __init__(
@@ -64,14 +66,18 @@ class Table:
         delimiter: str = "",
         columns: Sequence[str] = (),
         encoding: str = "utf8",
+        split: str = "",
     ):
         opened = open_table(path, delimiter, columns, encoding)
         known, where = opened.columns, f"The table {path}"
+        if split:
+            opened.choose_rows("split", split, where)
+        placed = set(_PLACES) <= set(known)
         picture = choose(image, known, _IMAGE, "image", where)
         wanted = [caption] if isinstance(caption, str) else list(caption)
         texts = [c for w in wanted or [""] if (c := choose(w, known, _CAPTION, "caption", where))]
         target = choose(label, known, _LABEL, "label", where)
-        named = choose(id, known, (), "id", where)
+        named = choose(id, known, ("id",) if placed else (), "id", where)
         if not picture and not texts:
             raise UserError(
                 f"{where} has no column with a usual name for images or captions."
@@ -79,7 +85,7 @@ class Table:
             )
         self.files, self._damaged = opened.files, opened.damaged
         self.name = name_of(path)
-        self._options = [picture, texts, target, named, images_root]
+        self._options = [picture, texts, target, named, images_root] + [split] * bool(split)
         light = opened.read([c for c in {*texts, target, named} if c])
         first, group = self._open_images(opened, picture, images_root or str(_home(path)))
         n = len(light) if light.num_columns else len(opened.read(known[:1]))
@@ -110,8 +116,13 @@ class Table:
 
         self._names: pa.Array | None = None
         self._bytes: MappedColumn | None = None
-        self._images: NamedImages | None = None
+        self._images: NamedImages | PlacedImages | None = None
         if not picture:
+            return None, None
+        if set(_PLACES) <= set(opened.columns):
+            light = opened.read([picture, *_PLACES])
+            offset, size = (light[name].combine_chunks() for name in _PLACES)
+            self._images = PlacedImages(home, _strings(light[picture]), offset, size)
             return None, None
         if opened.text is None:
             kind = pq.read_schema(opened.files[0]).field(picture).type
