@@ -192,7 +192,7 @@ def test_recipes_for_images_alone_have_no_text_side():
 def test_a_model_without_texts_is_saved_loaded_and_evaluated(tmp_path, capsys):
     import torch
 
-    from vislang.cli.evaluate import _sides_of, evaluate, servable
+    from vislang.cli.evaluate import evaluate, servable, sides_of
     from vislang.cli.export import export
     from vislang.data.sources import open_source
     from vislang.models.pretrained import load_model
@@ -207,7 +207,7 @@ def test_a_model_without_texts_is_saved_loaded_and_evaluated(tmp_path, capsys):
     assert models[0].text is None
 
     for name in ("run", "export"):
-        assert _sides_of(str(tmp_path / name)) == ("image",)
+        assert sides_of(str(tmp_path / name)) == ("image",)
     asked = servable(open_source("digits:test"), sides=("image",))
     assert {"knn", "probe", "cluster", "fewshot", "overview"} <= set(asked)
     assert not {"zeroshot", "retrieval"} & set(asked)

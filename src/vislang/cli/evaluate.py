@@ -20,6 +20,7 @@ def evaluate(
     train_options: dict[str, Any] | None = None,
     suite: tuple[str, ...] = (),
     suite_options: dict[str, Any] | None = None,
+    texts: Path | None = None,
     dataset: tuple[str, ...] = (),
     data_root: Path = Path("data"),
     out: Path | None = None,
@@ -42,9 +43,13 @@ def evaluate(
             data.valid, by default its data.train; otherwise a part of the source.
         train_options: arguments of that source's layout.
         suite: evaluations, as in zeroshot,retrieval (`vislang list evaluations`); by default all
-            that the source has captions or labels for. words, sentences and passages read files
-            of texts alone, SOURCE being their folder; a text tower is enough for them.
+            that the source has captions or labels for. words, sentences, passages and triplets
+            read files of texts alone, SOURCE being their folder; a text tower is enough for them.
+            all: everything that the model's sides, the source and TEXTS allow; what cannot be done
+            is said and does not stop the others.
         suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
+        texts: with --suite all, a folder below which words, sentences, passages and triplets find
+            their files.
         dataset: instead of a source, data sets of the catalogue: all (the fifteen of
             language-guided pre-training), names such as cifar10,dtd, or a YAML file of your own;
             probe and few-shot unless a suite is given. What is missing is said, with how to get it.
@@ -63,6 +68,17 @@ def evaluate(
     if out is None:
         raise UserError(f"{model} is no run folder, so it needs a place for its scores: --out DIR.")
     how = {"batch_size": batch_size, "device": device, "precision": precision, "workers": workers}
+    if suite == ("all",) and not dataset:
+        from vislang.cli.everything import evaluate_everything
+
+        given = (source, source_options, train_source, train_options)
+        evaluate_everything(model, given, texts, out, suite_options, how)
+        return
+    if texts is not None:
+        raise UserError(
+            "--texts goes with --suite all. For some of the text suites name them and give their"
+            " folder as the source: --suite words,sentences --source FOLDER."
+        )
     if _texts_alone(suite):
         _evaluate_texts(model, source, out, suite, suite_options, how)
         return
@@ -72,17 +88,13 @@ def evaluate(
     if not source:
         if run is None:
             raise UserError(f"{model} is no run folder, so it needs samples: --source SOURCE.")
-        source, source_options, train_source, train_options = _sources_of(
+        source, source_options, train_source, train_options = sources_of(
             run, train_source, train_options
         )
     names, suite_options = suite, dict(suite_options or {})
     if not suite:
         opened = open_source(source, **(source_options or {}))
-        names = tuple(servable(opened, sides=_sides_of(model)))
-        if "fewshot" in names:  # of all that fits, episodes that fit
-            suite_options["fewshot"] = {"way": min(5, max(2, len(opened.classes)))} | dict(
-                suite_options.get("fewshot", {})
-            )
+        names, suite_options = fitting(opened, sides_of(model), suite_options)
     # By name, not opened: the scores then say how to open it again, for the report's pictures.
     scores = run_evaluations(
         model, source, names, out, step=step_of(model), options=suite_options,
@@ -171,7 +183,7 @@ def step_of(model: str) -> int:
     return int(Path(model).name) if Path(model).name.isdigit() else 0
 
 
-def _sources_of(run: Path, train_source: str, train_options: dict[str, Any] | None):
+def sources_of(run: Path, train_source: str, train_options: dict[str, Any] | None):
     """The sources that a run names: what it is tested on, and what a probe learns from."""
     from vislang.config import read_config
 
@@ -183,7 +195,7 @@ def _sources_of(run: Path, train_source: str, train_options: dict[str, Any] | No
     return data.valid, data.valid_options, data.train, data.train_options
 
 
-def _sides_of(model: str) -> tuple[str, ...]:
+def sides_of(model: str) -> tuple[str, ...]:
     """The sides of a MODEL, as far as they can be told without loading it."""
     from vislang.config import ModelConfig, from_dict, read_config
     from vislang.files import read_json
@@ -199,6 +211,17 @@ def _sides_of(model: str) -> tuple[str, ...]:
         ("huggingface", "sentence_transformers"), "text"
     )
     return (alone[kind],) if kind in alone else ("image", "text")
+
+
+def fitting(
+    source: "Source", sides: Iterable[str], options: dict[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """All evaluations that fit a source and a model's sides, and options with episodes that fit."""
+    names, options = tuple(servable(source, sides=sides)), dict(options)
+    if "fewshot" in names:
+        way = min(5, max(2, len(source.classes)))
+        options["fewshot"] = {"way": way} | dict(options.get("fewshot", {}))
+    return names, options
 
 
 def servable(

@@ -40,6 +40,7 @@ def evaluate(
     workers: int = 0,
     limits: Limits = Limits(),  # noqa: B008  frozen
     keep_store: bool = True,
+    failures: list[str] | None = None,
 ) -> list[Scores]:
     """Run any set of evaluations on one model and one source.
 
@@ -60,6 +61,8 @@ def evaluate(
         step: of the model; names the folder of the scores.
         batch_size, device, precision, workers, limits: how images are embedded.
         keep_store: write the embeddings to disk; False keeps them in memory only.
+        failures: where a list is given, evaluations that fail are told in it and not raised,
+            unless all of them fail.
 
     Raises:
         UserError: an unknown evaluation or option, or a source or model that lacks what one needs.
@@ -81,19 +84,22 @@ def evaluate(
     origin = Origin(
         model, source, dict(source_options or {}), train_source, step, settings, tested, training
     )
-    found, failures = [], []
+    found: list[Scores] = []
+    failed: list[str] = []
     for evaluation, request in zip(evaluations, asked):
         try:
             scores = evaluation.score(embeddings)
         except UserError as error:
-            failures.append(f"{evaluation.name}: {error}")
+            failed.append(f"{evaluation.name}: {error}")
             continue
         made = origin.provenance(evaluation.settings(), trained=request.train)
         found.append(replace(scores, provenance=made))
         write_scores(found[-1], Path(folder) / "scores" / _step_name(step))
-    if failures:
+    if failures is not None and found:
+        failures += failed
+    elif failed:
         kept = f" The other {len(found)} are written." if found else ""
-        raise UserError(" ".join(failures) + kept)
+        raise UserError(" ".join(failed) + kept)
     return found
 
 

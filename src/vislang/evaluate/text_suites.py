@@ -10,8 +10,9 @@ constructor's arguments are its options, and a line in TEXT_SUITES.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,10 +76,13 @@ def evaluate_texts(
 ) -> list[Scores]:
     """Run text evaluations on the files at `path`; scores go where `evaluate` writes them.
 
+    With the name "all" every suite takes its files from below `path` (`text_places`); scores of
+    several collections are told apart by their folder's name.
+
     Args:
         model: a model with a text side, or a MODEL of the commands.
         path: folder (or archive, for sentences) of the data.
-        names: keys of TEXT_SUITES.
+        names: keys of TEXT_SUITES, or "all" alone.
         folder: for scores and stored embeddings.
         options: evaluation -> arguments of its constructor.
         step: of the model.
@@ -88,10 +92,13 @@ def evaluate_texts(
     Raises:
         UserError: unknown names or options, missing data, a model without a text side.
     """
-    made = build_several("evaluation", TEXT_SUITES, names, options or {})
-    if not Path(path).exists():
-        raise UserError(f"The source {path} does not exist: give the folder of the test files.")
-    data = [(each, each.read(Path(path))) for each in made]
+    if list(names) == ["all"]:
+        jobs = _all_jobs(Path(path), options or {})
+    else:
+        made = build_several("evaluation", TEXT_SUITES, names, options or {})
+        if not Path(path).exists():
+            raise UserError(f"The source {path} does not exist: give the folder of the test files.")
+        jobs = [_Job(each, Path(path), each.read(Path(path)), each.name) for each in made]
     named = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
         from vislang.models.pretrained import load_model
@@ -99,20 +106,42 @@ def evaluate_texts(
         model = load_model(str(model))
     rows = TextRows(model, Path(folder) / "stores" / "texts" if keep_store else None, **how)
     found = []
-    for evaluation, read in data:
+    for job in jobs:
         about = {
             "model": named,
             "model_fingerprint": rows.model_fingerprint,
-            "source": str(path),
-            "source_fingerprint": read.fingerprint,
+            "source": str(job.path),
+            "source_fingerprint": job.read.fingerprint,
             "step": step,
-            "settings": {**evaluation.settings(), **{k: str(v) for k, v in how.items()}},
+            "settings": {**job.evaluation.settings(), **{k: str(v) for k, v in how.items()}},
             "versions": versions(),
         }
-        found.append(replace(evaluation.score(read, rows), provenance=about, better="higher"))
+        scores = job.evaluation.score(job.read, rows)
+        found.append(replace(scores, provenance=about, better="higher"))
         where = f"{step:09d}" if isinstance(step, int) else str(step)
-        write_scores(found[-1], Path(folder) / "scores" / where)
+        write_scores(found[-1], Path(folder) / "scores" / where, job.stem)
     return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An evaluation with what it read, and the name of its scores."""
+
+    evaluation: TextEvaluation
+    path: Path
+    read: Any
+    stem: str
+
+
+def _all_jobs(root: Path, options: Mapping[str, Mapping[str, Any]]) -> list[_Job]:
+    from vislang.evaluate.text_places import text_places
+
+    places = text_places(root, options)
+    count = Counter(place.suite for place in places)
+    return [
+        _Job(place.evaluation, place.path, place.read, place.stem(count[place.suite] > 1))
+        for place in places
+    ]
 
 
 class TextRows:
