@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vislang.curate.words.rules import Rules
-from vislang.curate.words.worker import write_span
+from vislang.curate.words.worker import NO_MEMORY, write_span
 from vislang.errors import UserError
 from vislang.files import plain
 
@@ -108,17 +108,21 @@ class Crew:
         self._workers -= 1
         self._busy.discard(dead)
         status = dead.end()
-        if dead.place < 0 or status >= 0 or str(dead.place) in dead.span["without"]:
-            raise UserError(
-                f"A process that counts words ended with status {status}; what it said is above."
-                " Repeat the command to go on."
-            )
+        if dead in self._idle:  # it had nothing to do; another one will be started when needed
+            self._idle.remove(dead)
+            return
         if status == -signal.SIGKILL:
             raise UserError(
                 "A process that counts words was killed from outside (by the system, for lack of"
                 " memory?). Repeat the command to go on, perhaps with fewer --workers."
             )
-        reason = "takes too long" if status == -signal.SIGPROF else "ends the parser"
+        known = {-signal.SIGPROF: "takes too long", NO_MEMORY: "takes too much memory"}
+        if dead.place < 0 or (status >= 0 and status not in known):
+            raise UserError(
+                f"A process that counts words ended with status {status}; what it said is above."
+                " Repeat the command to go on."
+            )
+        reason = known.get(status, "ends the parser")
         span = dict(dead.span)
         span["without"] = span["without"] | {str(dead.place): reason}
         self._give(self._new(), span, dead.texts)

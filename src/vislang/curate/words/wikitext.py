@@ -21,6 +21,13 @@ _INLINE = """a abbr b bdi bdo big cite code del dfn em font i ins kbd mark nowik
 HIDDEN_TAGS, INLINE_TAGS = frozenset(_HIDDEN.split()), frozenset(_INLINE.split())
 _QUOTES = re.compile("''+")  # bold and italic
 _SWITCH = re.compile(r"__[A-Z]+__")  # __NOTOC__
+# Tags that their writer did not close, as browsers allow, are left as text.
+_OPEN = re.compile(r"</?(?:li|ul|ol|p|div|center|span|font|small|big|t[rdh]|table|br)\b[^<>]*>")
+# Of a cell whose "|" comes out of a template, the attributes are left as text.
+_LEFT = re.compile(
+    r"""\s*(?:(?:colspan|rowspan|style|class|align|valign|scope|width|bgcolor|data-sort-value)"""
+    r"""\s*=\s*(?:"[^"]*"|'[^']*'|[\w#%]+)\s*)+"""
+)
 # A link "de:..." leads to the page in another language; these prefixes do not.
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]+)*|simple")
 _SHOWN = frozenset(("mw", "doi", "hdl", "rfc", "bug", "oeis", "ftp", "irc", "tel"))
@@ -113,7 +120,7 @@ class _Reader:
                 out.append("#")
             elif kind is hexadecimal:
                 out.append(token.char)
-        return _SWITCH.sub(" ", _QUOTES.sub("", "".join(out)))
+        return _OPEN.sub("\n", _SWITCH.sub(" ", _QUOTES.sub("", "".join(out))))
 
     def _closed(self, frame: _Frame) -> str:
         if frame.kind == "template":
@@ -154,4 +161,6 @@ def _tag(frame: _Frame) -> str:
     if name in HIDDEN_TAGS:
         return ""
     inside = "".join(frame.out).rpartition("\0")[0] if closing else ""
+    if name in ("td", "th") and (found := _LEFT.match(inside)):
+        inside = inside[found.end() :]
     return inside if name in INLINE_TAGS else f"\n{inside}\n"

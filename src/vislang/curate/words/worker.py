@@ -21,6 +21,7 @@ from vislang.curate.words.tables import write_table
 from vislang.curate.words.wikitext import plain_text
 from vislang.errors import UserError
 
+NO_MEMORY = 77  # status of a process whose page needed more than there is
 SPILL = 250_000  # different words in memory; then they go to disk
 
 
@@ -57,8 +58,8 @@ def count_span(
             at_page(place)
             try:
                 tally.add(plain_text(text, span["links"]))
-            except MemoryError:
-                reason = "too much memory"
+            except MemoryError:  # the parser may hold on to what it has: start afresh
+                os._exit(NO_MEMORY)
             except Exception as error:  # whatever a hostile page sets off is a row
                 reason = f"fails ({type(error).__name__})"
         if reason:
@@ -93,6 +94,7 @@ def serve(rules: Rules, folder: Path, seconds: float, memory: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         os.write(answers, b"p %d\n" % place)
 
+    Tally(rules).add(plain_text("[[warm]] up"))  # what is imported late is on no page's time
     while (taken := read_span(source)) is not None:
         try:
             note = count_span(*taken, rules, folder, at_page)
