@@ -12,7 +12,7 @@ TEST_EXTRAS := towers,data,images,search,words,ray,dev
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(if $(DATA),VISLANG_TEST_DATA="$(abspath $(DATA))") $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: help demo domain-demo test check slow format bench setup constraints clean
+.PHONY: help demo domain-demo scratch-demo test check slow format bench setup constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,6 +23,9 @@ demo: $(VENV)/.core  ## train, evaluate and report on real digits: runs/demo/rep
 
 domain-demo: $(VENV)/.all  ## described domains, from a web collection on loopback to fine-tuning
 	VISLANG_TEST_DATA="$(abspath $(DATA))" $(ONE_THREAD) $(BIN)/python benchmarks/domain_line.py --out runs/domains
+
+scratch-demo: $(VENV)/.all  ## from words of Wikipedia to a judged model: runs/scratch/run/report.html
+	VISLANG_TEST_DATA="$(abspath $(DATA))" $(BIN)/python benchmarks/scratch_line.py --out runs/scratch
 
 test: $(VENV)/.all  ## every test, under 10 minutes on 2 cores
 	$(PYTEST)

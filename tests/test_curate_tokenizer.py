@@ -101,6 +101,15 @@ def test_case_and_unicode_options():
     assert decoded(BpeRules(300, spaces="keep"), text) == "a ﬁsh  é"
 
 
+@given(st.text(st.sampled_from(" aA.é\t\n\x1c\x85~"), max_size=12) | st.text(max_size=20))
+def test_what_is_learned_from_is_what_the_file_makes_of_a_text(text):
+    from vislang.curate.tokenizer import _normalised, _normalizer
+
+    for rules in (BpeRules(), KEEP):
+        file = _normalizer(rules)
+        assert list(_normalised([[text]], rules, file)) == [[file.normalize_str(text)]]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_special_tokens_in_captions_are_ordinary_text(name):
     """Also where the captions learned from are full of them."""
