@@ -1,6 +1,6 @@
 """The whole line from nothing, no step by hand: from words of Wikipedia to a judged model.
 
-    VISLANG_TEST_DATA=... python benchmarks/scratch_line.py [--out runs/scratch] [--epochs 12]
+    VISLANG_TEST_DATA=... python benchmarks/scratch_line.py [--out runs/scratch] [--epochs 8]
 
 1. `curate words` counts the words of a real excerpt of Wikipedia.
 2. `curate images` asks for them at a server on loopback that answers as Unsplash's API does and
@@ -200,7 +200,7 @@ def rows_of(made: dict[str, Any], found: dict[str, Any], step: Steps) -> list[di
 def main() -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default="runs/scratch")
-    parser.add_argument("--epochs", type=float, default=12.0)
+    parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=6000, help="on the server")

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from vislang.config import with_changes
+from vislang.evaluate import read_scores
 from vislang.models.build import build_model
 from vislang.objectives.build import build_objective
 from vislang.recipes import find_config
@@ -84,6 +85,10 @@ CHECKS: dict[str, tuple[str, ...]] = {
     ),
     "retrieval at 1, 5, 10 both ways with several captions": (
         "test_retrieval_counts_both_ways_over_several_captions",
+    ),
+    "typographic: accuracy by condition, the word's wins, margins": (
+        "test_the_typographic_and_bias_pages_are_made_of_such_a_model",
+        "test_probe.py::",
     ),
     # flags
     "flags are real booleans": ("test_a_flag_that_says_false_is_false",),
@@ -333,6 +338,33 @@ def test_retrieval_counts_both_ways_over_several_captions(run, tmp_path):
     scores = evaluate(str(run), "digits:test", ("retrieval",), tmp_path)[0]
     for way in ("image_to_text", "text_to_image"):
         assert {f"{way}@{k}" for k in (1, 5, 10)} <= set(scores.values)
+
+
+def test_the_typographic_and_bias_pages_are_made_of_such_a_model(run, tmp_path, test_data):
+    """With the original's nine photos: accuracy by condition, the word's wins, margins."""
+    from layouts import add_files
+    from pictures import jpeg
+    from vislang.cli.main import main
+
+    groups = {f"{g}/{i}.jpg": jpeg(i, 20, 20) for g in ("one", "two") for i in range(3)}
+    captions = {"good.txt": "a good thing\na fine thing\n", "bad.txt": "a bad thing\nan ill one\n"}
+    folder = add_files(tmp_path / "groups", groups | captions)
+    code = main([
+        "probe", str(run), "digits:test", "--out", str(tmp_path / "probe"),
+        "--analyses", "typographic,bias", "--bias", str(folder),
+        "--photos", str(test_data / "typographic-bias/biastest_labels.csv"),
+        "--analysis_options", "{typographic: {samples: 40}, bias: {resamples: 50}}",
+    ])  # fmt: skip
+    assert code == 0
+    found = read_scores(next((tmp_path / "probe/scores").rglob("typographic.json")))
+    assert {"accuracy_plain", "accuracy_blank", "word_wins", "margin_lost_to_word",
+            "photos_word_wins", "photos_margin_with_word"} <= set(found.values)  # fmt: skip
+    assert (
+        found.values["photos_accuracy_with_word"].n + found.values["photos_accuracy_without_word"].n
+        == 9
+    )
+    page = (tmp_path / "probe/report.html").read_text(encoding="utf-8")
+    assert "ypographic" in page and "lean" in page
 
 
 # Flags -------------------------------------------------------------------------------------------
