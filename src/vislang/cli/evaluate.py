@@ -47,6 +47,8 @@ def evaluate(
             read files of texts alone, SOURCE being their folder; a text tower is enough for them.
             all: everything that the model's sides, the source and TEXTS allow; what cannot be done
             is said and does not stop the others.
+            elevater reads its sets below DATA_ROOT, finetune trains on TRAIN_SOURCE: each by
+            itself (docs/evaluation.md).
         suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
         texts: with --suite all, a folder below which words, sentences, passages and triplets find
             their files.
@@ -68,6 +70,12 @@ def evaluate(
     if out is None:
         raise UserError(f"{model} is no run folder, so it needs a place for its scores: --out DIR.")
     how = {"batch_size": batch_size, "device": device, "precision": precision, "workers": workers}
+    if {"elevater", "finetune"} & set(suite):
+        from vislang.cli.learning import evaluate_learning
+
+        given = (source, source_options, train_source, train_options)
+        evaluate_learning(model, suite, suite_options, given, (dataset, data_root), out, how)
+        return
     if suite == ("all",) and not dataset:
         from vislang.cli.everything import evaluate_everything
 

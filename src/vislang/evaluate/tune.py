@@ -119,7 +119,7 @@ def fine_tune(
     train: Rows,
     target: np.ndarray,
     test: Rows,
-    divided: tuple[Sequence[int], Sequence[int]],
+    divided: tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray],
     score: Callable[[np.ndarray, np.ndarray], float],
     text: Float[np.ndarray, "C D"] | None,
     classes: int,

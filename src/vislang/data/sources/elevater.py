@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,10 @@ class ElevaterImages:
         self._labels, self._paths = found.labels, found.paths
         self._ids = _distinct(found.ids)
         self._open_archives()
-        self._files = [self.home / index, *([self.home / labels] if labels else [])]
+        files = [self.home / index, self.home / labels] if labels else [self.home / index]
+        files += [tree.archives[0] for tree in self._trees if tree is not None]
+        files = [file for file in files if file.is_file()]
+        self.fingerprint = fingerprint([fingerprint_files(files), self.classes, self.name])
         self.gives = frozenset({"image", "label"})
 
     def _read(self, index: str, multi_label: bool) -> Index:
@@ -164,11 +166,6 @@ class ElevaterImages:
 
     def shards(self) -> Sequence[range]:
         return even_shards(len(self))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        archives = [tree.archives[0] for tree in self._trees if tree is not None]
-        return fingerprint([fingerprint_files([*self._files, *archives]), self.classes, self.name])
 
     @staticmethod
     def recognises(path: Path) -> bool:
