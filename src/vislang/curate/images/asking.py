@@ -178,7 +178,7 @@ class Asking:
     def _heed(self, headers: Mapping[str, str]) -> None:
         """When an answer says that it was the last one for now, wait for the limit's end."""
         for name, value in headers.items():
-            found = re.fullmatch(r"x-ratelimit-(?:remaining|available)(-\w+)?", name)
+            found = re.fullmatch(r"x-ratelimit-(?:remaining|available)(-[\w-]+)?", name)
             if not found or not value.strip().isdigit() or int(value) > 0:
                 continue
             suffix = found[1] or ""
