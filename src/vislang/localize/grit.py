@@ -61,6 +61,15 @@ def read_samples(file: Path | str, tasks: Sequence[str] = BOXED) -> list[GritSam
     body = read_json(file)
     rows: list[Mapping[str, Any]]
     if isinstance(body, Mapping):  # released examples: they have no ids and know the truth
+        if any(
+            not isinstance(r, Mapping) or "image_path" not in r.get("input", ())
+            for some in body.values()
+            for r in (some if isinstance(some, list) else [some])
+        ):
+            raise UserError(
+                f"{file} has neither form of GRIT's samples: a list of {{example_id, image_id,"
+                " task_name, task_query}, or task -> list of {input: {image_path, task_query}}."
+            )
         rows = [
             {"example_id": f"{task}_{k}", "task_name": task, "image_id": r["input"]["image_path"],
              "task_query": r["input"].get("task_query"), "gt": r.get("gt"), "src": r.get("src", "")}

@@ -54,6 +54,28 @@ def write_boxes(
     return Path(out)
 
 
+def write_numbers(scores: Mapping[str, Any], out: Path | str, title: str) -> Path:
+    """Write one offline page of values and tables alone.
+
+    Args:
+        scores: the body of a scores file.
+        out: the file.
+        title: of the page.
+    """
+    tables = named_tables(scores.get("tables", {}))
+    notes = [tag("p", foreign(note, 300), class_="note") for note in scores.get("notes", [])]
+    values = metrics(read_values(scores.get("values", {})), "this localizer")
+    sections = [
+        Section("tables", "In a table", join([*tables, *notes])),
+        Section("numbers", "Every number with its interval", values),
+        Section("made", "How this was made", _made(scores)),
+    ]
+    body, entries = [_section(s) for s in sections], [_entry(s) for s in sections]
+    source = Path(str(scores.get("provenance", {}).get("source") or "")).name
+    write_whole(out, _document(f"{title}: {clip(source, 80)}", [], body, entries))
+    return Path(out)
+
+
 def _numbers(scores: Mapping[str, Any]) -> Html:
     values = read_values(scores.get("values", {}))
     parts = [
