@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "curate sample": "vislang.cli.curate.sample:sample",
     "curate fetch": "vislang.cli.curate.fetch:fetch",
     "curate validate": "vislang.cli.curate.validate:validate",
+    "curate inspect": "vislang.cli.curate.inspect:inspect",
     "curate collage": "vislang.cli.curate.collage:collage",
     "curate tokenizer": "vislang.cli.curate.tokenizer:tokenizer",
     "evaluate": "vislang.cli.evaluate:evaluate",
