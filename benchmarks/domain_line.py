@@ -8,10 +8,13 @@
 2. classifier (text only) -> score -> sample -> fetch -> collage, each by the library's functions.
 3. Purity of the best K of each domain against the known truth.
 4. Fine-tuning from the same start, with the same budget, on domain-pure and on uniform batches of
-   the fetched pictures, three seeds; own-domain zero-shot accuracy over held-out pictures, and the
-   paired difference with its interval.
+   the fetched pictures: the learning rate of each is chosen by a sweep on valid pictures, then
+   three seeds (those after the first on the first one's data, by `data.from_run`), with
+   checkpoints at fractions of an epoch.
+5. All checkpoints under the domains; of each run the one that a valid split chooses, and on the
+   test split the paired difference between the two kinds of batches with its interval.
 
-Everything is written below --out; the same command again starts anew.
+Everything is written below --out and ends in its report.html; the same command again starts anew.
 """
 
 import argparse
@@ -28,7 +31,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 DOMAINS = ("brighten", "dim", "noop", "sepia", "sketchify")
-CLASSES, PER_CLASS, SIDE, WIDTH = 10, (50, 90, 20), 32, 64  # start, collection, test
+CLASSES, PER_CLASS, SIDE, WIDTH = 10, (50, 90, 10, 25), 32, 64  # start, web, valid, judged
+RATES = (1e-4, 3e-4, 1e-3)
 
 
 def read_pictures() -> dict[str, list[tuple[str, np.ndarray]]]:
@@ -41,7 +45,7 @@ def read_pictures() -> dict[str, list[tuple[str, np.ndarray]]]:
     root = Path(root) / "tiny-imagenet-200-subset"
     lines = (root / "words_200.txt").read_text().splitlines()
     words = dict(line.split("\t")[:2] for line in lines[:CLASSES])
-    found: dict[str, list] = {"start": [], "web": [], "test": []}
+    found: dict[str, list] = {"start": [], "web": [], "valid": [], "judged": []}
     of_class: dict[str, list[bytes]] = {wnid: [] for wnid in words}
     for name in ("train_60.zip", "train_90_more.zip", "val_25.zip"):
         known = {}
@@ -101,11 +105,14 @@ def config(train: str, steps: int, batch: int, **changes: Any) -> Any:
             TowerConfig("scratch_text", {"tokenizer": "bytes", "context": 64, **size}, weights,
                         "none"), width=WIDTH),
         objective=ObjectiveConfig("infonce"),
-        data=DataConfig(train=train, batch_size=batch, workers=0, augment="none"),
+        data=DataConfig(train=train, batch_size=batch, workers=0, augment="none",
+                        from_run=changes.get("from_run", ""), valid=changes.get("valid", "")),
         optim=OptimConfig(lr=changes.get("lr", 1e-3), steps=steps, warmup=0.1),
         run=RunConfig(seed=changes.get("seed", 0), device="cpu", precision="fp32", threads=1,
                       keep=1, tensorboard=False, diagnostics_every="", log_every=20,
-                      checkpoint_every=f"{steps} steps"),
+                      checkpoint_every=f"{steps} steps",
+                      checkpoint_at=changes.get("checkpoint_at", ()),
+                      evaluations=("zeroshot",) if changes.get("valid") else ()),
     )  # fmt: skip
 
 
@@ -163,31 +170,16 @@ def make_web(model: Any, pictures: list, root: Path, base: str) -> tuple[dict[in
     return {i: jpeg(p) for i, p in enumerate(shown)}, truth
 
 
-def right_answers(model: Any, pictures: list) -> np.ndarray:
-    """Own-domain zero-shot: whether each test picture under each domain is named rightly [n, C]."""
-    from vislang.data.domains import DOMAINS as TABLE
-    from vislang.embed import embed_texts
+def write_folders(pictures: list, folder: Path, domains: tuple[str, ...]) -> Path:
+    """Pictures as a folder of class folders, each under every one of these domains."""
+    for number, (word, pixels) in enumerate(pictures):
+        for domain in domains:
+            name = f"{number:05d}-{domain}.png"
+            (folder / word).mkdir(parents=True, exist_ok=True)
+            from PIL import Image
 
-    words = sorted({word for word, _ in pictures})
-    labels = np.array([words.index(word) for word, _ in pictures])
-    out = []
-    for domain in DOMAINS:
-        texts = [t.replace("{}", w) for w in words for t in TABLE[domain].templates]
-        rows = embed_texts(model, texts, device="cpu", precision="fp32")
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        means = rows.reshape(len(words), -1, rows.shape[1]).mean(axis=1)
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
-        shown = [under(p, domain, f"test-{i}") for i, (_, p) in enumerate(pictures)]
-        out.append((embed(model, shown) @ means.T).argmax(axis=1) == labels)
-    return np.stack(out, axis=1)
-
-
-def interval(difference: np.ndarray) -> tuple[float, float, float]:
-    """Mean of paired differences and its 95 % bootstrap interval over pictures."""
-    rng = np.random.default_rng(0)
-    per = difference.mean(axis=tuple(range(1, difference.ndim)))
-    draws = [per[rng.integers(len(per), size=len(per))].mean() for _ in range(2000)]
-    return float(per.mean()), *map(float, np.quantile(draws, [0.025, 0.975]))
+            Image.fromarray(under(pixels, domain, name)).save(folder / word / name)
+    return folder
 
 
 def curate(web: Path, model: Any, words: list[str], out: Path, k: int) -> Any:
@@ -209,22 +201,82 @@ def curate(web: Path, model: Any, words: list[str], out: Path, k: int) -> Any:
     return made, read_sample(out / "sample")[0]
 
 
+def purity_of(table: Any, truth: list[str]) -> dict[str, Any]:
+    """Of each domain: the share of its rows that truly show it, with Wilson's interval."""
+    from vislang.metrics.intervals import wilson
+
+    half, found = len(truth) // 2, {}
+    for domain in DOMAINS:
+        mine = [r for r in table.to_pylist() if r["domain"] == domain]
+        rows = [r["row"] + (half if r["part"].endswith("1") else 0) for r in mine]
+        found[domain] = wilson(sum(truth[row] == domain for row in rows), len(rows))
+    return found
+
+
+def chosen_rate(spec: str, out: Path, kind: str, valid: Path, **how: Any) -> float:
+    """The learning rate that is best on the valid pictures, by a sweep."""
+    from vislang.evaluate import judge_from_config
+    from vislang.train.sweep import sweep
+
+    made = sweep(config(spec, how["steps"], 32, start=how["start"], valid=str(valid)),
+                 {"optim.lr": list(RATES)}, out / f"sweep-{kind}", judge_from_config)  # fmt: skip
+    if not made["best"]:
+        raise SystemExit(f"no run of {out}/sweep-{kind} finished: {made['rows']}")
+    return made["best"]["values"]["optim.lr"]
+
+
+def tune(
+    spec: str, out: Path, kind: str, rate: float, seeds: int, judged: Any, **how: Any
+) -> list[Any]:
+    """The scores of every seed's checkpoints; seeds after the first take the first one's data."""
+    from vislang.evaluate.checkpoint_job import probe_checkpoints
+    from vislang.train import train
+
+    found = []
+    for seed in range(seeds):
+        folder = out / f"{kind}-{seed}"
+        origin = {"from_run": str(out / f"{kind}-0")} if seed else {}
+        train(config(spec, how["steps"], 32, start=how["start"], seed=seed, lr=rate,
+                     checkpoint_at=("doubling",), **origin), folder)  # fmt: skip
+        found.append(probe_checkpoints(
+            folder, judged, folder, shifts={"domains": list(DOMAINS), "kinds": ("standard", "own")},
+            how={"device": "cpu", "precision": "fp32"}, origin={"source": judged.name},
+        ))  # fmt: skip
+        print(f"{kind}, seed {seed}: {found[-1].notes[0]}")
+    return found
+
+
+def difference(scores: dict[str, list[Any]]) -> Any:
+    """Pure less uniform over the same test pictures: mean over seeds, whole pictures resampled."""
+    from vislang.metrics.intervals import paired_difference
+
+    shares = {
+        kind: np.mean([one.per_sample["best_accuracy"]["values"] for one in found], axis=0)
+        for kind, found in scores.items()
+    }
+    ids = {
+        tuple(one.per_sample["best_accuracy"]["ids"]) for some in scores.values() for one in some
+    }
+    assert len(ids) == 1
+    return paired_difference(shares["pure"], shares["uniform"])
+
+
 def main() -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default="runs/domains")
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--tune", type=int, default=30)
+    parser.add_argument("--tune", type=int, default=60)
     parser.add_argument("-k", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     import torch
 
     import hostile
+    from domain_line_page import write_page
     from vislang.curate.collage import draw_collages
     from vislang.curate.fetch import Fetching, Network, fetch_sample
+    from vislang.data.sources import open_source
     from vislang.models.pretrained import load_model
-    from vislang.report.collages import write_collages
-    from vislang.train import train
 
     torch.set_num_threads(1)
     out = Path(given.out)
@@ -245,37 +297,35 @@ def main() -> list[dict[str, Any]]:
         how = Fetching(side=SIDE * 2, per_host=16, threads=8)
         done = fetch_sample(out / "sample", out / "pictures", how, network=network)
     collages = draw_collages(out / "pictures", out / "collages")
-    page = write_collages(out / "pictures", collages, out / "collages" / "report.html")
-    half = len(truth) // 2
-    purity = {}
-    for domain in DOMAINS:
-        mine = [r for r in table.to_pylist() if r["domain"] == domain]
-        rows = [r["row"] + (half if r["part"].endswith("1") else 0) for r in mine]
-        purity[domain] = float(np.mean([truth[row] == domain for row in rows]))
+    purity = purity_of(table, truth)
     chance = {d: truth.count(d) / len(truth) for d in DOMAINS}
-    before = right_answers(model, pictures["test"]).astype(float)
-    gains: dict[str, list] = {"pure": [], "uniform": []}
-    for kind, spec in (("pure", f"pure:{out}/pictures"),
-                       ("uniform", f"webdataset:{out}/pictures/*/*.tar")):  # fmt: skip
-        for seed in range(given.seeds):
-            how_ = config(spec, given.tune, 32, start=start, seed=seed, lr=1e-4)
-            last = train(how_, out / f"{kind}-{seed}")
-            gains[kind].append(right_answers(load_model(last), pictures["test"]) - before)
-    stack = {kind: np.stack(rows, axis=2) for kind, rows in gains.items()}
-    mean, low, high = interval(stack["pure"] - stack["uniform"])
+    valid = write_folders(pictures["valid"], out / "valid", DOMAINS)
+    judged = open_source(str(write_folders(pictures["judged"], out / "judged", ("noop",))))
+    specs = {"pure": f"pure:{out}/pictures", "uniform": f"webdataset:{out}/pictures/*/*.tar"}
+    budget = {"steps": given.tune, "start": start}
+    rates = {kind: chosen_rate(s, out, kind, valid, **budget) for kind, s in specs.items()}
+    scores = {
+        kind: tune(spec, out, kind, rates[kind], given.seeds, judged, **budget)
+        for kind, spec in specs.items()
+    }
+    gap = difference(scores)
+    mean, low, high = gap.interval.value, gap.interval.low, gap.interval.high
     verdict = "no difference is shown" if low <= 0 <= high else (
         "pure batches are better" if low > 0 else "uniform batches are better")  # fmt: skip
-    notes = {kind: [round(v, 4) for v in interval(rows)] for kind, rows in stack.items()}
-    print(f"{page}\n{out}/sample")
+    page = write_page(out, purity, chance, collages, scores, rates, gap, verdict)
+    print(page)
+    gains = {kind: [round(one.values["best_change"].value, 4) for one in found]
+             for kind, found in scores.items()}  # fmt: skip
     return [
         {"case": f"purity of the top {given.k}, mean of {len(DOMAINS)} domains",
-         "value": float(np.mean(list(purity.values()))), "unit": "share",
+         "value": float(np.mean([one.value for one in purity.values()])), "unit": "share",
          "reference": float(np.mean(list(chance.values()))), "reference_is": "chance",
-         "purity": purity, "fetched": done["status"],
+         "purity": {d: one.value for d, one in purity.items()}, "fetched": done["status"],
          "held_out_words": made.about.get("held_out")},
         {"case": "pure against uniform batches, own-domain zero-shot", "value": mean,
-         "unit": "accuracy", "interval": [round(low, 4), round(high, 4)], "verdict": verdict,
-         "gain_over_start": notes, "start": float(before.mean()), "seeds": given.seeds},
+         "unit": "accuracy", "interval": [round(low, 4), round(high, 4)], "p": round(gap.p, 4),
+         "verdict": verdict, "gain_over_start_of_each_seed": gains, "learning_rates": rates,
+         "start": scores["pure"][0].values["start_accuracy"].value, "seeds": given.seeds},
     ]  # fmt: skip
 
 

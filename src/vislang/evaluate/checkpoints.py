@@ -209,8 +209,8 @@ def _share(hits: Hits, kind: str, rows: np.ndarray) -> Interval:
 
 def _change(hits: Hits, start: Hits, kind: str, rows: np.ndarray) -> Interval:
     """Paired change of the mean against the start, whole images resampled."""
-    one, other = (h.right[kind][rows].mean(axis=1) for h in (hits, start))
-    return bootstrap_mean(one - other)
+    one, other = (h.right[kind][rows].sum(axis=1) for h in (hits, start))  # counts are exact
+    return bootstrap_mean((one - other) / len(hits.domains))
 
 
 def _values(start: Hits, top: Hits, kind: str, test: np.ndarray) -> dict[str, Interval]:

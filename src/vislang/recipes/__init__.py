@@ -15,6 +15,7 @@ from vislang.lookup import lookup, nearest
 RECIPES: dict[str, str] = {
     "clip": "vislang.recipes.clip:clip",
     "scratch": "vislang.recipes.scratch:scratch",
+    "finetune": "vislang.recipes.finetune:finetune",
     "siglip": "vislang.recipes.siglip:siglip",
     "lit": "vislang.recipes.lit:lit",
     "protoclip": "vislang.recipes.protoclip:protoclip",

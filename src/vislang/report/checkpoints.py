@@ -108,4 +108,4 @@ def _line(score: Score) -> list[Html]:
         Series("all domains", points("accuracy", True), 0),
         Series("unchanged images", points("unchanged images", False), 1),
     ]
-    return [line_chart("Between the start and the best (WiSE-FT)", series, x_name="alpha")]
+    return [line_chart("From the start (0) to the fine-tuned (1), WiSE-FT", series, x_name="alpha")]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislang.files import write_whole
 from vislang.report.markup import Html, foreign, join, tag
-from vislang.report.page import _document, _entry, _section
+from vislang.report.page import write_sections
 from vislang.report.sections import Section
 from vislang.report.tables import facts, plain_text, table
 
@@ -37,10 +36,7 @@ def write_classifier(made: Any, judged: Any, out: Path | str) -> Path:
             for k, rows in judged.makeup.items()
         ]
         sections.append(Section("purity", "What the best rows truly are", join(makeup)))
-    body, entries = [_section(s) for s in sections], [_entry(s) for s in sections]
-    out = Path(out)
-    write_whole(out, _document("Domain classifier", [], body, entries))
-    return out
+    return write_sections("Domain classifier", sections, out)
 
 
 def _summary(made: Any) -> Html:

@@ -7,9 +7,9 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from vislang.files import read_json, write_whole
-from vislang.report.markup import foreign, join, tag
-from vislang.report.page import _document, _entry, _section
+from vislang.files import read_json
+from vislang.report.markup import Html, foreign, tag
+from vislang.report.page import write_sections
 from vislang.report.sections import Section
 from vislang.report.tables import table
 
@@ -22,25 +22,35 @@ def write_collages(fetched: Path, collages: Mapping[str, Path], out: Path | str)
         collages: domain -> PNG.
         out: the file.
     """
+    pictures = [
+        Section(f"domain-{number}", foreign(name, 80), image)
+        for number, (name, image) in enumerate(collage_images(collages).items())
+    ]
+    ledger = Section("ledger", "Fetched", ledger_table(fetched))
+    return write_sections("Fetched pictures", [ledger, *pictures], out)
+
+
+def ledger_table(fetched: Path) -> Html:
+    """What became of the URLs of each domain."""
     counts = read_json(fetched / "fetched.json")
     statuses = sorted(counts["status"], key=lambda status: -counts["status"][status])
     rows = [
         [foreign(name, 80), *(count.get(status, 0) for status in statuses)]
         for name, count in counts["domains"].items()
     ]
-    ledger = table(["", *(foreign(s, 60) for s in statuses)], rows, "What became of the URLs")
-    sections = [Section("ledger", "Fetched", ledger)]
-    for number, (name, path) in enumerate(collages.items()):
+    return table(["", *(foreign(s, 60) for s in statuses)], rows, "What became of the URLs")
+
+
+def collage_images(collages: Mapping[str, Path]) -> dict[str, Html]:
+    """Domain -> its collage, within the page."""
+    found = {}
+    for name, path in collages.items():
         data = base64.b64encode(_smaller(path)).decode()
-        image = tag(
+        found[name] = tag(
             "img", src=f"data:image/jpeg;base64,{data}", alt=f"random pictures of {name}",
             loading="lazy", style="max-width:100%",
         )  # fmt: skip
-        sections.append(Section(f"domain-{number}", foreign(name, 80), join([image])))
-    body, entries = [_section(s) for s in sections], [_entry(s) for s in sections]
-    out = Path(out)
-    write_whole(out, _document("Fetched pictures", [], body, entries))
-    return out
+    return found
 
 
 def _smaller(path: Path) -> bytes:

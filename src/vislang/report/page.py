@@ -57,6 +57,13 @@ def write_report(
     return out
 
 
+def write_sections(title: str, sections: Sequence[Section], out: Path | str) -> Path:
+    """Write one offline page of sections that are not about a run."""
+    body = [_section(section) for section in sections]
+    write_whole(out, _document(title, [], body, [_entry(section) for section in sections]))
+    return Path(out)
+
+
 def page(
     runs: Sequence[Run],
     open_source: Callable[..., Any] | None = None,

@@ -89,14 +89,22 @@ def said(made: Mapping[str, Any], folder: Path) -> str:
     if low is not None and high is not None:
         over = f", over {len(top['runs'])} seeds" if many else ""
         text += f" (95% interval {low:.4g} to {high:.4g}{over})"
-    sure = many or _clear(made, folder, top["runs"][0])
-    if not sure and sum(r["status"] == "finished" for r in made["rows"]) > 1:
+    others = [mean for mean in made["means"] if mean is not row]
+    sure = all(_apart(row, o) for o in others) if many else _clear(made, folder, top["runs"][0])
+    if not sure and len(held) > 1:
         text += "; it is not told apart from all others on these samples"
     where = folder / "runs" / top["runs"][0]
     return (
         f"{text}. Chosen on these samples, the number flatters it: test it on others, as in"
         f" `vislang evaluate {where} --source TEST`."
     )
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two means have intervals, and these do not overlap."""
+    if not all("low" in mean for mean in (one, other)):
+        return False
+    return one["low"] > other["high"] or one["high"] < other["low"]
 
 
 def _clear(made: Mapping[str, Any], folder: Path, top: str) -> bool:

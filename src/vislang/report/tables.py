@@ -47,7 +47,8 @@ def _numeric(items: Sequence[Any]) -> bool:
 
 
 def _head(column: Any, numeric: bool = False) -> Html:
-    return tag("th", foreign(column, 80), scope="col", class_="number" if numeric else None)
+    name = column if isinstance(column, Html) else foreign(column, 80)
+    return tag("th", name, scope="col", class_="number" if numeric else None)
 
 
 def cell(item: Any) -> Html:

@@ -214,7 +214,9 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> lis
     found = []
     for group in groups.values():
         mean = normal_mean([row["value"] for row in group])  # type: ignore[arg-type]
-        ends = {"low": mean.low, "high": mean.high} if len(group) > 1 else {}
+        share = all(0 <= row["value"] <= 1 for row in rows)  # an accuracy has no interval below 0
+        low, high = (max(mean.low, 0.0), min(mean.high, 1.0)) if share else (mean.low, mean.high)
+        ends = {"low": low, "high": high} if len(group) > 1 else {}
         values = {f: v for f, v in group[0]["values"].items() if f != "run.seed"}
         found.append({"values": values, "runs": [row["run"] for row in group],
                       "seeds": len(group), "value": mean.value, **ends})  # fmt: skip
