@@ -13,6 +13,8 @@ TITLES = {
     "zeroshot": "Zero-shot classification",
     "retrieval": "Image–text retrieval",
     "probe": "Linear probe",
+    "finetune": "Fine-tuning",
+    "elevater": "ELEVATER",
     "knn": "Nearest neighbours",
     "cluster": "Clustering",
     "fewshot": "Few-shot episodes",
