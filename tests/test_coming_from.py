@@ -66,10 +66,13 @@ def test_options_of_objectives_exist():
 def test_options_of_towers_and_tables_exist():
     from vislang.data.sources.table import Table
     from vislang.models.towers.huggingface import HuggingfaceOptions
+    from vislang.models.towers.scratch_text import TextOptions
+    from vislang.models.towers.scratch_vit import VitOptions
     from vislang.models.towers.timm import TimmOptions
 
-    text = set(HuggingfaceOptions.__dataclass_fields__) | {"name"}  # open_clip's
-    image = set(TimmOptions.__dataclass_fields__)
+    text = {*HuggingfaceOptions.__dataclass_fields__, *TextOptions.__dataclass_fields__}
+    text.add("name")  # open_clip's
+    image = {*TimmOptions.__dataclass_fields__, *VitOptions.__dataclass_fields__}
     table = set(inspect.signature(Table).parameters)
     fields = {"model.text.options": text, "model.image.options": image, "data.train_options": table}
     asked = {flag for row in ROWS for flag in named(row[1])}

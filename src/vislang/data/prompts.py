@@ -47,7 +47,8 @@ def read_prompts(prompts: str | Sequence[str], own: Sequence[str] = ()) -> tuple
     Args:
         prompts: "auto" (the source's own templates, else "simple"), "source", a built-in set
             (simple, name, varied, photos), openai_imagenet or simple_imagenet from open_clip's
-            package, a text file with one template a line (# begins a comment), or the templates themselves.
+            package, a text file with one template a line (# begins a comment), or the templates
+            themselves.
         own: the source's templates.
 
     >>> read_prompts("auto", own=["the digit {}"])
