@@ -132,6 +132,14 @@ def test_the_table_is_the_leaderboards():
         chosen_sets(["cifr10"])
 
 
+def test_a_known_set_of_one_label_a_picture_has_no_more(tmp_path):
+    home = coco(tmp_path / "hateful_memes_20211014", annotations=[
+        {"image_id": 3, "category_id": 7}, {"image_id": 3, "category_id": 2}])  # fmt: skip
+    (home / "test.json").rename(home / "test_meta.json")
+    with pytest.raises(UserError, match="several labels, but hateful-memes is judged by roc_auc"):
+        open_source(str(home))
+
+
 def test_status_tells_what_is_there_and_what_is_missing(tmp_path, capsys):
     home = tmp_path / "classification" / "eurosat_clip_20210930"
     add_files(home, dict.fromkeys(("train.txt", "test.txt", "labels.txt", "2750.zip"), ""))

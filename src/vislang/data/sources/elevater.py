@@ -58,6 +58,11 @@ class ElevaterImages:
             raise UserError(f"{self.home.name} has no {split} split.")
         self.name = f"{self.entry.name if self.entry else self.home.name}-{split}"
         found = self._read(index, multi_label)
+        if found.several and self.entry is not None and not multi_label:
+            raise UserError(
+                f"{self.home / index} gives a picture several labels, but {self.entry.name} is"
+                f" judged by {self.entry.metric}, for which each has one."
+            )
         self.multi_label = multi_label or found.several
         self.classes = self._names(found, labels)
         found.check(len(self.classes), self.home / index, labels)

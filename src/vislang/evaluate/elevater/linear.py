@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BATCH, MOMENTUM = 64, 0.9
 NORM_MOMENTUM, NORM_EPSILON = 0.1, 1e-5  # of torch's BatchNorm1d
-_NUMBERS = 1 << 26  # in the arrays of one block of trainings
+_NUMBERS = 1 << 25  # in the arrays of one block of trainings
 
 
 @dataclass(frozen=True)
