@@ -20,6 +20,45 @@ from vislang.recipes.tiny import tiny
 
 HERE = Path(__file__)
 CHECKS: dict[str, tuple[str, ...]] = {
+    # data
+    "a command a stage, which goes on where it was killed": (
+        "test_curate_words.py::test_killed_and_repeated_gives_the_same_bytes",
+        "test_curate_images.py::test_killed_and_repeated_asks_for_nothing_twice",
+        "test_curate_fetch.py::test_killed_15_times_at_random_moments_the_result_is_the_same",
+        "test_curate_validate.py::test_only_what_is_new_is_checked_again_and_settings_are_kept",
+    ),
+    "a polite client: limits, retries, back-off, cache": (
+        "test_curate_images_answers.py::test_429_with_retry_after_in_seconds_and_as_a_date",
+        "test_curate_images_answers.py::test_5xx_and_broken_connections_are_asked_again_ever_later",
+        "test_curate_images_answers.py::test_the_limit_that_headers_tell_is_waited_for",
+        "test_curate_images.py::test_killed_and_repeated_asks_for_nothing_twice",
+    ),
+    "rules of words on a real excerpt; the minimum inclusive or not": (
+        "test_curate_words.py::"
+        "test_counts_of_the_english_excerpt_agree_with_another_way_of_counting",
+        "test_curate_words.py::test_the_rules_of_the_original",
+    ),
+    "the search word and the alternative text are both kept": (
+        "test_curate_images.py::test_all_pages_of_each_provider_with_everything_that_it_tells",
+        "test_curate_validate.py::test_one_table_of_what_can_be_used",
+    ),
+    "copies by photo id, address, bytes and perceptual hash": (
+        "test_curate_images.py::test_the_same_picture_under_words_and_providers_is_one_row",
+        "test_curate_images.py::test_chains_of_equal_ids_and_addresses_become_one",
+        "test_curate_validate.py::test_one_table_of_what_can_be_used",
+        "test_curate_validate.py::test_near_copies_are_those_of_comparing_all_pairs",
+    ),
+    "downloads: limits, RGB, EXIF turns, everything decoded": (
+        "test_curate_fetch.py::test_every_trick_is_a_row_and_the_rest_goes_on",
+        "test_fetch_decoding.py::test_what_comes_is_judged_by_its_bytes",
+        "test_fetch_decoding.py::test_frames_turns_and_formats_are_told",
+        "test_fetch_decoding.py::test_what_is_written_holds_nothing_of_what_came",
+    ),
+    "one table with id, captions, file, sizes, hashes, split": (
+        "test_curate_validate.py::test_one_table_of_what_can_be_used",
+        "test_curate_validate.py::test_it_opens_as_a_source_by_split",
+        "test_curate_validate.py::test_a_split_never_changes_as_data_grow",
+    ),
     # tokenizer
     "names of special tokens in captions are inert": (
         "test_curate_tokenizer.py::test_names_of_special_tokens_in_captions_are_ordinary_text",
