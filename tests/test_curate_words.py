@@ -131,6 +131,10 @@ def test_the_rules_of_the_original(excerpts, tmp_path):
         excerpts / TABLES, tmp_path / "out", rules, on_done=lambda name, note: told.append(name)
     )
     assert not told and more["words"]["kept"] == sum(count > 20 for count, _ in words.values())
+    for part in (tmp_path / "out" / "parts").glob("*.parquet"):
+        part.unlink()
+    with pytest.raises(UserError, match="is gone"):
+        count_words(excerpts / TABLES, tmp_path / "out", replace(rules, minimum=5))
     assert (RULES["original"].minimum, RULES["original"].inclusive) == (100, True)
 
 

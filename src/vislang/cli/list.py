@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "augments": ("vislang.data", "AUGMENTS"),
     "domains": ("vislang.data.domains.table", "DOMAINS"),
     "evaluations": ("vislang.evaluate", "EVALUATIONS"),
+    "providers": ("vislang.curate.images", "PROVIDERS"),
 }
 
 

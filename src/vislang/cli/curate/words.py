@@ -45,7 +45,7 @@ def words(
         partial: take a dump that ends early for what it is.
         seconds: of processor time for one article.
         max_characters: of one article.
-        workers: processes; 0 takes one for each core.
+        workers: processes; 0 takes one for each core, up to 6.
     """
     from vislang.curate.words import RULES, count_words
     from vislang.curate.words.rules import read_stop

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLE, MANIFEST = "words.parquet", "words.json"
-SPAN_CHARACTERS, SPAN_PAGES = 8_000_000, 20_000
-MEMORY = 640 << 20  # bytes of one worker's data
+SPAN_CHARACTERS, SPAN_PAGES = 4_000_000, 20_000
+MEMORY = 448 << 20  # bytes of one worker's data, of which 120 MiB are programs
+# One reader unpacks about 10 MB of XML a second and feeds so many; together they need < 1 GB.
+MOST_WORKERS = 6
 _COUNT_ONLY = ("other namespace", "redirect")  # skipped by the million, so without rows
 _LATE = ("minimum", "inclusive")  # of the rules: they choose from finished counts
 
@@ -55,7 +57,7 @@ def count_words(
         dump: a MediaWiki XML export, plain, .bz2 (also multistream) or .gz, in any language.
         out: folder to fill.
         rules: what counts; `minimum` may be changed afterwards without counting again.
-        workers: processes; by default as many as there are cores.
+        workers: processes; by default one for each core, up to 6.
         partial: take a dump that ends early for what it is.
         seconds: of processor time for one article.
         max_characters: of one article's wikitext.
@@ -132,7 +134,8 @@ class _Counting:
         on_done: Callable[[str, Mapping[str, Any]], None] | None,
     ):  # fmt: skip
         self.dump, self.out, self.rules = dump, out, rules
-        self.workers, self.seconds, self._tell = workers or os.cpu_count() or 1, seconds, on_done
+        self.workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        self.seconds, self._tell = seconds, on_done
         self.cut = ""
 
     def run(self) -> int:
@@ -196,6 +199,11 @@ def _summed(
 
     compute: Any = pc
     parts = [out / part for note in notes for part in note["parts"]]
+    if gone := [part for part in parts if not part.exists()]:
+        raise UserError(
+            f"{gone[0]} is gone, which other minimum counts are taken from. Count the dump anew"
+            " into another folder."
+        )
     seen = Counter()
 
     def keep(table: pa.Table) -> pa.Table:

@@ -170,7 +170,7 @@ class Tally:
 
     def _reason(self, word: str) -> str:
         if word not in self._reasons:
-            if len(self._reasons) > 200_000:
+            if len(self._reasons) > 60_000:
                 self._reasons.clear()
             self._reasons[word] = why_dropped(word, self.rules, self._stop)
         return self._reasons[word]

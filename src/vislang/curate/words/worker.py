@@ -22,7 +22,7 @@ from vislang.curate.words.wikitext import plain_text
 from vislang.errors import UserError
 
 NO_MEMORY = 77  # status of a process whose page needed more than there is
-SPILL = 250_000  # different words in memory; then they go to disk
+SPILL = 120_000  # different words in memory; then they go to disk
 
 
 def count_span(
