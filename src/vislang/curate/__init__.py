@@ -7,6 +7,8 @@ table = find_neighbours("redcaps/", "sentence_transformers:all-mpnet-base-v2", "
 from typing import Any
 
 _LAZY = {
+    "count_words": "vislang.curate.words",
+    "search_images": "vislang.curate.images",
     "find_neighbours": "vislang.curate.neighbours",
     "nearest_among": "vislang.curate.exact",
     "read_original": "vislang.curate.original",

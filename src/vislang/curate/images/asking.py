@@ -137,7 +137,9 @@ class Asking:
             if status == 429 or self.provider.busy(status, text):
                 reason = f"too many requests (http {status})"
                 # The end of the provider's window is as long as its limit can last.
-                self._later(asked if asked is not None else wait if turn < 2 else self._window())
+                self._later(
+                    max(asked, wait) if asked is not None else wait if turn < 2 else self._window()
+                )
             elif status == 200:
                 answer, reason = _json(body, told)
                 if answer is not None:
@@ -149,7 +151,7 @@ class Asking:
                 raise UserError(self._refused(status, text))
             elif status >= 500 or status == 408:
                 reason = f"http {status}"
-                self._later(wait if asked is None else asked)
+                self._later(max(asked or 0.0, wait))
             elif status in (301, 302, 303, 307, 308):
                 raise UserError(
                     f"{self.name}: {self.endpoint} leads elsewhere ({told.get('location')})."
