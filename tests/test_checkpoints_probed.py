@@ -1,5 +1,6 @@
 """`vislang probe --checkpoints`: true epochs, choice on a valid split, paired changes, WiSE-FT."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vislang.evaluate.domains import MemoryRows
 from vislang.evaluate.scores import read_scores
 from vislang.store import DomainStore
 from vislang.train import train
+from vislang.train.checkpoint import checkpoints
 
 DOMAINS = ("noop", "dim", "sepia")
 
@@ -172,6 +174,50 @@ def test_all_checkpoints_by_one_command(trained, pictures, tmp_path, capsys, mon
     assert (np.asarray(stores[0].rows("dim")) == np.asarray(stores[1].rows("dim"))).all()
     made.clear()
     assert cli.main(command) == 0 and not made, "the same command again embeds nothing"
+
+
+def test_models_one_at_a_time_give_what_they_give_together(trained, pictures, tmp_path):
+    from vislang.embed import embed_domains
+    from vislang.models.pretrained import load_model
+    from vislang.models.saved import WEIGHTS
+    from vislang.models.swapped import Swapped
+    from vislang.models.weights import read_weights
+
+    paths = dict(zip("abc", checkpoints(trained)))
+    asked = []
+
+    def weights_of(name):
+        asked.append(name)
+        return read_weights(paths[name] / WEIGHTS)
+
+    states = {name: functools.partial(weights_of, name) for name in "bc"}
+    fixed = {"a": load_model(paths["a"])}
+    how = {"batch": 7, "device": "cpu", "precision": "fp32", "kinds": ("standard", "own")}
+    swapped = Swapped(load_model(paths["b"]), states, fixed)
+    assert list(swapped) == ["a", "b", "c"] and len(swapped) == 3
+    one = embed_domains(swapped, str(pictures), DOMAINS, tmp_path / "one", **how)
+    assert len(asked) < 20, "not once a batch"
+    together = {name: load_model(path) for name, path in paths.items()}
+    all_ = embed_domains(together, str(pictures), DOMAINS, tmp_path / "all", **how)
+    for name in "abc":
+        for domain in DOMAINS:
+            assert (np.asarray(one[name].rows(domain)) == all_[name].rows(domain)[:]).all()
+        assert (one[name].prompts("own", "dim") == all_[name].prompts("own", "dim")).all()
+    assert (one["b"].rows("dim")[:] != one["c"].rows("dim")[:]).any()
+
+
+def test_the_start_may_be_another_model(trained, pictures, tmp_path, capsys):
+    command = ["probe", str(trained), str(pictures), "--out", str(tmp_path), "--device", "cpu",
+               "--checkpoints", "2,12", "--start", str(checkpoints(trained)[0]), "--domains",
+               "dim", "--prompts", "standard,own",
+               "--analysis-options", "{checkpoints: {alphas: [0.5]}}"]  # fmt: skip
+    assert cli.main(command) == 0
+    found = read_scores(next(tmp_path.glob("scores/*/checkpoints.json")))
+    assert [row[0] for row in found.tables["own_prompts"]["rows"]] == ["start", "2", "12"]
+    assert (
+        found.provenance["start"].endswith("000000000") and len(found.tables["line"]["rows"]) == 3
+    )
+    assert "There is no checkpoint of step 0" not in capsys.readouterr().out
 
 
 def test_what_cannot_be_probed_along_a_run(trained, pictures, tmp_path, capsys):

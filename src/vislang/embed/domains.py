@@ -54,7 +54,8 @@ def embed_domains(
 
     Args:
         models: name, fit for a folder -> dual encoder with an image side. Prompts are embedded by
-            those that have a text side, if the source has classes.
+            those that have a text side, if the source has classes. They are used one after the
+            other, so `models.swapped.Swapped` gives many of them in the memory of one.
         source: a source, or a SOURCE of the commands.
         domains: as `open_domains` takes them; "noop" is always among them.
         folder: where stores and progress go.
@@ -86,9 +87,7 @@ def embed_domains(
 
         source = open_source(source, **dict(source_options or {}))
     chosen = open_domains(domains, sentences=sentences, axes=axes, trusted=trusted)
-    job = DomainJob(
-        dict(models), source, chosen, seed, batch, workers, device, precision, dtype, limits
-    )
+    job = DomainJob(models, source, chosen, seed, batch, workers, device, precision, dtype, limits)
     job.about_classes(words, kinds)
     return _run(job, Path(folder), part, unit_size, on_progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ from vislang.evaluate.scores import Scores, write_scores
 from vislang.files import fingerprint, read_json
 from vislang.models.fingerprint import fingerprint_model
 from vislang.models.pretrained import load_model
-from vislang.models.wise import interpolate_models
+from vislang.models.saved import WEIGHTS
+from vislang.models.swapped import Swapped
+from vislang.models.weights import read_weights
+from vislang.models.wise import check_alike, interpolate_states
 from vislang.train.checkpoint import check_checkpoint, checkpoints
 from vislang.train.log import read_log
 
@@ -42,7 +46,7 @@ def probe_checkpoints(
     """Judge the checkpoints of a run, and models on the line from its start to the best of them.
 
     There are two passes of making pictures: one for all checkpoints, and one for all places on the
-    line, which is known only when the best is. Both resume. All models lie in memory at once.
+    line, which is known only when the best is. Both resume. One model is in memory at a time.
 
     Args:
         run: a run folder.
@@ -65,13 +69,16 @@ def probe_checkpoints(
     analysis, run, out = analysis or Checkpoints(), Path(run), Path(out)
     found = usable(run, which, tell)
     length = steps_per_epoch(run, list(found.values()))
-    models = {_name(step): load_model(path, trusted=True) for step, path in found.items()}
-    if start:
-        models = {START: load_model(start, trusted=True), **models}
-    elif 0 not in found:
+    if not start and 0 not in found:
         tell(f"There is no checkpoint of step 0: all are compared with that of step {min(found)}.")
+    model = load_model(next(iter(found.values())), trusted=True)
+    others = {START: load_model(start, trusted=True)} if start else {}
+    states = {
+        _name(step): functools.partial(read_weights, path / WEIGHTS) for step, path in found.items()
+    }
+    models = Swapped(model, states, others)
 
-    def embed(some: Mapping[str, DualEncoder]) -> dict[str, Any]:
+    def embed(some: Mapping[str, DualEncoder]) -> dict[str, Any]:  # store by name
         from vislang.embed import embed_domains
 
         given = dict(shifts or {})
@@ -93,13 +100,16 @@ def probe_checkpoints(
     line = {}
     if analysis.alphas and len(moments) > 1:
         top = analysis.best(moments) or len(moments) - 1
-        names = list(models)
-        first, last = names[0], names[top]
+        last = list(models)[top]
+        if start:
+            check_alike(others[START], model)
+        first = next(iter(states.values()))() if not start else others[START].cpu().state_dict()
+        ends = (first, states[last]())
         between = {
-            f"{last}-alpha-{alpha:g}": interpolate_models(models[first], models[last], alpha)
+            f"{last}-alpha-{alpha:g}": functools.partial(interpolate_states, *ends, alpha)
             for alpha in analysis.alphas
         }
-        stores = embed(between)
+        stores = embed(Swapped(model, between))
         line = dict(zip(analysis.alphas, map(hits_of, stores.values())))
     scores = analysis.score(moments, line)
     made = {

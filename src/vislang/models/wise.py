@@ -76,6 +76,14 @@ def interpolate_models(start: DualEncoder, end: DualEncoder, alpha: float) -> Du
         UserError: the models are not of one architecture.
     """
     check_alpha(alpha)
+    check_alike(start, end)
+    made = copy.deepcopy(end)
+    made.load_state_dict(interpolate_states(start.state_dict(), end.state_dict(), alpha))
+    return made
+
+
+def check_alike(start: DualEncoder, end: DualEncoder) -> None:
+    """Refuse two models that are not of one architecture."""
     for name in ("image", "text"):
         one, other = getattr(start, name), getattr(end, name)
         if (one is None) != (other is None):
@@ -95,9 +103,6 @@ def interpolate_models(start: DualEncoder, end: DualEncoder, alpha: float) -> Du
             f"The text decoders of the two models differ: {decoders[0]} and {decoders[1]}."
             " Both must be of one architecture."
         )
-    made = copy.deepcopy(end)
-    made.load_state_dict(interpolate_states(start.state_dict(), end.state_dict(), alpha))
-    return made
 
 
 def _about(side: Any) -> dict[str, Any]:
