@@ -33,6 +33,7 @@ class Inspected:
     """What was found.
 
     Args:
+        name: how the source was called.
         source: what was looked at.
         rows: positions of the samples looked at, ascending.
         sides: shorter side of each readable picture; `aspects` width / height; `sizes` bytes.
@@ -47,6 +48,7 @@ class Inspected:
         about: further facts.
     """
 
+    name: str
     source: Source
     rows: np.ndarray
     sides: list[int] = field(default_factory=list)
@@ -93,7 +95,7 @@ def inspect_source(
     rows = np.arange(n)
     if most and n > most:
         rows = np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
-    found = Inspected(source, rows, rejected=rejected, about=about)
+    found = Inspected(Path(spec).name or spec, source, rows, rejected=rejected, about=about)
     found.unsafe = _unsafe(table)
     hashes, at = [], []
     texts: Counter[str] = Counter()

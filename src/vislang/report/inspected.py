@@ -42,7 +42,7 @@ def write_inspected(
     sections.append(Section("samples", "Random samples", _samples(found, shown, nsfw, seed)))
     body, entries = [_section(s) for s in sections], [_entry(s) for s in sections]
     out = Path(out)
-    write_whole(out, _document(f"Source {found.source.name}", [], body, entries))
+    write_whole(out, _document(f"Source {found.name}", [], body, entries))
     return out
 
 

@@ -122,7 +122,7 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _table_of(sample: Path) -> Path:
-    """The table in a folder of `vislang curate sample` or `vislang curate search`, or the file."""
+    """The table in a folder of `vislang curate sample` or `vislang curate images`, or the file."""
     from vislang.curate.images.join import TABLE as FOUND
     from vislang.curate.sample import TABLE
 
@@ -131,7 +131,7 @@ def _table_of(sample: Path) -> Path:
     if path is None:
         raise UserError(
             f"There is no {' or '.join(map(str, paths))}. `vislang curate sample` and `vislang"
-            " curate search` make them."
+            " curate images` make them."
         )
     return path
 
