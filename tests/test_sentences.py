@@ -167,6 +167,7 @@ def test_snli_and_probing_tasks_are_read_and_judged(tmp_path):
     sentences = Sentences(tasks=("SNLI", "Tense", "Length"))
     scores = sentences.score(sentences.read(tmp_path), rows)
     assert scores.values["SNLI"].value == scores.values["Tense"].value == 1
+    assert len(scores.per_sample["SNLI"]["values"]) == 36  # for paired tests of two models
     assert scores.values["SNLI"].n == 36 and "left out: Length." in scores.notes[0]
     (tmp_path / "SNLI/labels.dev").write_text("neutral\n")
     with pytest.raises(UserError, match="36, 36 and 1 lines"):

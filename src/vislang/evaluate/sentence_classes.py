@@ -1,4 +1,4 @@
-"""SentEval's classification protocols on embeddings, with this house's solver.
+"""SentEval's classification protocols on embeddings, all folds and all C in one solution.
 
 n: rows, D: width, K: classes, C: scikit-learn's weight of the data.
 """
@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislang.evaluate.softmax import Fit, SoftmaxRegression
+from vislang.evaluate.many_fits import ROUGH, ManyFits
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 SEED = 1111
-TOLERANCE = 1e-5  # of the gradient's norm
 GRID = tuple(2.0**t for t in range(-2, 4))  # SentEval's, where it does not use k-fold alone
 GRID_KFOLD = tuple(2.0**t for t in range(-1, 6))
 
@@ -69,22 +68,26 @@ def by_inner_folds(
         inner: folds within the training rows by which C is chosen. SentEval takes as many as
             outer ones; 1 takes the first of ten, which costs a tenth.
         grid: the C.
-        threads: of the solver.
+        threads: of the products.
     """
+    fits = ManyFits(x, y, int(y.max()) + 1, threads)
+    outer = _folds(y, folds)
+    parts = [
+        (train[learn], train[held])
+        for train, _ in outer
+        for learn, held in _folds(y[train], inner if inner > 1 else 10)[:inner]
+    ]
+    scores = _scores(fits, y, parts, grid).reshape(folds, inner, len(grid)).mean(axis=1)
+    chosen = np.asarray(grid)[scores.argmax(axis=1)]
+    learn = _masks(len(y), [train for train, _ in outer])
+    each = fits.said(learn, np.arange(folds), chosen)
     said = np.full(len(y), -1)
-    chosen, dev, tests = [], [], []
-    for train, test in _folds(y, folds):
-        parts = _folds(y[train], inner if inner > 1 else 10)
-        best, cost = _choose(x[train], y[train], parts[:inner], grid, threads)
-        fit = _fit(x[train], y[train], [cost], threads)[0]
-        said[test] = fit.scores(x[test]).argmax(1)
-        chosen.append(cost)
-        dev.append(best)
+    tests = []
+    for fold, (_, test) in enumerate(outer):
+        said[test] = each[test, fold]
         tests.append(float((said[test] == y[test]).mean()))
-    right = (said == y).astype(int)
-    return Answers(
-        right, said, float(np.mean(dev)), float(np.median(chosen)), float(np.mean(tests))
-    )
+    right, best = (said == y).astype(int), float(scores.max(axis=1).mean())
+    return Answers(right, said, best, float(np.median(chosen)), float(np.mean(tests)))
 
 
 def by_folds(
@@ -97,8 +100,7 @@ def by_folds(
     threads: int | None = None,
 ) -> Answers:
     """C by stratified folds of the training rows, one classifier from all of them (TREC, MRPC)."""
-    best, cost = _choose(x, y, _folds(y, folds), grid, threads)
-    return _answers(_fit(x, y, [cost], threads)[0], test, test_y, best, cost)
+    return _searched((x, y), _folds(y, folds), (test, test_y), grid, threads)
 
 
 def by_split(
@@ -112,16 +114,55 @@ def by_split(
     threads: int | None = None,
 ) -> Answers:
     """C by a validation part, the classifier from the training part alone (SST, SICK-E)."""
-    fits = _fit(x, y, grid, threads)
-    scores = [float((fit.scores(valid).argmax(1) == valid_y).mean()) for fit in fits]
-    best = int(np.argmax(scores))
-    return _answers(fits[best], test, test_y, scores[best], grid[best])
+    n = len(x)
+    held = np.arange(n, n + len(valid))
+    both = np.concatenate([x, valid]), np.concatenate([y, valid_y])
+    return _searched(both, [(np.arange(n), held)], (test, test_y), grid, threads, np.arange(n))
 
 
-def _answers(fit: Fit, x: np.ndarray, y: np.ndarray, dev: float, cost: float) -> Answers:
-    said = fit.scores(x).argmax(1)
-    right = (said == y).astype(int)
-    return Answers(right, said, dev, cost, float(right.mean()))
+def _searched(
+    given: tuple[np.ndarray, np.ndarray],
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    test: tuple[np.ndarray, np.ndarray],
+    grid: Sequence[float],
+    threads: int | None,
+    learn: np.ndarray | None = None,
+) -> Answers:
+    """C by the held rows of `parts`; a classifier from `learn`, or all given rows, answers."""
+    n, m = len(given[0]), len(test[0])
+    y = np.concatenate([given[1], test[1]])
+    fits = ManyFits(np.concatenate([given[0], test[0]]), y, int(y.max()) + 1, threads)
+    scores = _scores(fits, y, parts, grid).mean(axis=0)
+    best = int(scores.argmax())
+    rows = _masks(n + m, [np.arange(n) if learn is None else learn])
+    said = fits.said(rows, np.zeros(1, int), np.array([grid[best]]))[n:, 0].astype(int)
+    right = (said == test[1]).astype(int)
+    return Answers(right, said, float(scores[best]), float(grid[best]), float(right.mean()))
+
+
+def _scores(
+    fits: ManyFits,
+    y: np.ndarray,
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    grid: Sequence[float],
+) -> Float[np.ndarray, "parts costs"]:
+    """Accuracy on the held rows of each part for each C."""
+    masks = _masks(len(y), [learn for learn, _ in parts])
+    of, cost = np.repeat(np.arange(len(parts)), len(grid)), np.tile(grid, len(parts))
+    said = fits.said(masks, of, cost, ROUGH)
+    found = [
+        (said[held, at * len(grid) : (at + 1) * len(grid)] == y[held, None]).mean(axis=0)
+        for at, (_, held) in enumerate(parts)
+    ]
+    return np.array(found)
+
+
+def _masks(n: int, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """[n, sets] of whether a row belongs to a set."""
+    found = np.zeros((n, len(rows)), bool)
+    for at, mine in enumerate(rows):
+        found[mine, at] = True
+    return found
 
 
 def _folds(y: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -129,35 +170,3 @@ def _folds(y: np.ndarray, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
     cut = StratifiedKFold(n_splits=folds, shuffle=True, random_state=SEED)
     return list(cut.split(np.zeros(len(y)), y))
-
-
-def _choose(
-    x: np.ndarray,
-    y: np.ndarray,
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    grid: Sequence[float],
-    threads: int | None,
-) -> tuple[float, float]:
-    """(mean accuracy on the held parts, the C that has it); of equals the smallest C."""
-    scores = np.zeros(len(grid))
-    for train, held in parts:
-        for at, fit in enumerate(_fit(x[train], y[train], grid, threads)):
-            scores[at] += (fit.scores(x[held]).argmax(1) == y[held]).mean()
-    best = int(np.argmax(scores))
-    return float(scores[best] / len(parts)), float(grid[best])
-
-
-def _fit(x: np.ndarray, y: np.ndarray, grid: Sequence[float], threads: int | None) -> list[Fit]:
-    """Fits for every C, each started from the one before.
-
-    With two classes scikit-learn penalises one vector w where softmax has (w/2, -w/2), whose
-    squared norm is half as large: its C is half of theirs.
-    """
-    classes = int(y.max()) + 1
-    problem = SoftmaxRegression(x, y, classes, threads)
-    factor = 2.0 if classes == 2 else 1.0
-    fits: list[Fit] = []
-    for cost in grid:
-        start = fits[-1] if fits else None
-        fits.append(problem.fit(factor / (cost * len(y)), start, TOLERANCE))
-    return fits

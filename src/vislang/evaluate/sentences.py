@@ -64,7 +64,7 @@ class Sentences:
         tasks: names, by default all that are there.
         inner: folds by which C is chosen within each outer fold of MR, CR, SUBJ and MPQA; 10 is
             SentEval's protocol, 1 a tenth of its cost.
-        threads: of the solver; 0 takes all cores.
+        threads: of the classifiers; 0 takes all cores.
     """
 
     name = "sentences"
@@ -111,6 +111,7 @@ class Sentences:
         values: dict[str, Interval] = {}
         similar: list[list[Any]] = []
         classes: list[list[Any]] = []
+        outcomes: dict[str, dict[str, Any]] = {}
         n = 0
         for task in read.tasks:
             if task.name in RANKED:
@@ -118,7 +119,7 @@ class Sentences:
                 test = task.parts.get("test")
                 n += len(test.gold) if test else sum(len(p.gold) for p in task.parts.values())
             else:
-                values |= self._classified(task, rows, classes)
+                values |= self._classified(task, rows, classes, outcomes)
                 n += classes[-1][1]
         columns = ["task", "part", "pairs", "spearman", "low", "high", "pearson"]
         tables = {"similarity": {"columns": columns, "rows": similar}} if similar else {}
@@ -132,16 +133,20 @@ class Sentences:
             right = [values[name] for name in names if name in values]
             if len(right) > 1:
                 values[mean] = mean_of_sets(right)
-        return Scores(self.name, n, values, tables=tables, notes=list(read.notes))
+        return Scores(
+            self.name, n, values, tables=tables, notes=list(read.notes), per_sample=outcomes or None
+        )
 
     def settings(self) -> dict[str, Any]:
         """Tasks and protocol."""
         return {
             "tasks": list(self.tasks), "similarity": "cosine", "inner": self.inner,
-            "classifier": "softmax regression, C by SentEval's grids and folds, seed 1111",
+            "classifier": "logistic regression, C by SentEval's grids and folds, seed 1111",
         }  # fmt: skip
 
-    def _classified(self, task: Task, rows: Rows, table: list[list[Any]]) -> dict[str, Interval]:
+    def _classified(
+        self, task: Task, rows: Rows, table: list[list[Any]], outcomes: dict[str, dict[str, Any]]
+    ) -> dict[str, Interval]:
         x = {
             split: _features(part, rows, task.name == "SNLI") for split, part in task.parts.items()
         }
@@ -164,6 +169,8 @@ class Sentences:
                 found = by_folds(x["train"], y["train"], x["test"], gold, threads=threads)
         table.append([task.name, len(gold), float(found.right.mean()), found.validation,
                       found.cost, found.mean])  # fmt: skip
+        ids = [str(row) for row in range(len(gold))]
+        outcomes[task.name] = {"ids": ids, "values": found.right}
         made = {task.name: wilson(int(found.right.sum()), len(gold))}
         if task.name == "MRPC":
             made["MRPC_f1"] = f1(found, gold)

@@ -1,0 +1,48 @@
+"""Many fits at once: the same optima as scikit-learn's, one by one."""
+
+import numpy as np
+import pytest
+
+from vislang.evaluate.many_fits import ManyFits
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_all_problems_reach_scikit_learns_optimum(classes):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(classes)
+    y = rng.integers(0, classes, 150)
+    x = (rng.normal(size=(classes, 12))[y] + 2 * rng.normal(size=(150, 12))) * np.arange(1, 13) + 5
+    fits = ManyFits(x, y, classes, threads=1)
+    learn = rng.random((150, 3)) < 0.7
+    costs = np.array([0.25, 1.0, 8.0, 0.25, 1.0, 8.0])
+    of = np.array([0, 0, 0, 1, 2, 2])
+    w, b = fits._solve(learn[:, of], costs, 1e-6)
+    for at, (cost, rows) in enumerate(zip(costs, learn[:, of].T)):
+        exact = LogisticRegression(C=cost, tol=1e-9, max_iter=5000).fit(x[rows], y[rows])
+        ours = fits.z @ w[:, at] + b[at]
+        if classes == 2:
+            np.testing.assert_allclose(ours[:, 0], exact.decision_function(x), rtol=1e-3, atol=5e-3)
+        else:
+            theirs = exact.decision_function(x)
+            ours = ours - ours.mean(axis=1, keepdims=True)
+            np.testing.assert_allclose(
+                ours, theirs - theirs.mean(1, keepdims=True), rtol=1e-3, atol=5e-3
+            )
+
+
+def test_rows_that_are_only_answered_change_nothing():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = rng.normal(size=(60, 5)) + y[:, None]
+    more = np.concatenate([x, 9 * rng.normal(size=(40, 5))])
+    alone = ManyFits(x, y, 2, 1).said(np.ones((60, 1), bool), np.zeros(1, int), np.ones(1))
+    learn = (np.arange(100) < 60)[:, None]
+    both = ManyFits(more, np.concatenate([y, np.zeros(40, int)]), 2, 1)
+    assert (both.said(learn, np.zeros(1, int), np.ones(1))[:60] == alone).all()
+
+
+def test_features_that_do_not_vary_are_answered_by_the_larger_class():
+    y = np.array([0] * 10 + [1] * 20)
+    fits = ManyFits(np.ones((30, 4)), y, 2, 1)
+    assert (fits.said(np.ones((30, 1), bool), np.zeros(1, int), np.ones(1)) == 1).all()
