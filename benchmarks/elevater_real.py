@@ -23,7 +23,7 @@ TEMPLATES = ["a photo of a {}.", "a {}.", "a picture of the {}."]
 def cifar(home: Path, data: Path, train: int, test: int) -> dict[str, Any]:
     """Lines with one label; archives copied as they are."""
     names = (data / "classnames.txt").read_text().split()
-    record = {"name": "cifar-10", "metric": "accuracy", "labelmap": "labels.txt"}
+    record: dict[str, Any] = {"name": "cifar-10", "metric": "accuracy", "labelmap": "labels.txt"}
     (home / "labels.txt").write_text("\n".join(names) + "\n")
     for split, archive, each in (("train", "train_200.zip", train), ("test", "test_100.zip", test)):
         (home / archive).write_bytes((data / archive).read_bytes())
@@ -40,7 +40,7 @@ def dtd(home: Path, data: Path, train: int, test: int) -> dict[str, Any]:
     archive = "images_192.zip"
     (home / archive).write_bytes((data / archive).read_bytes())
     entries = chosen(data / archive, lambda path: path.split("/")[0], train + test)
-    record = {"name": "dtd", "metric": "accuracy", "format": "coco"}
+    record: dict[str, Any] = {"name": "dtd", "metric": "accuracy", "format": "coco"}
     for split, part in (("train", slice(0, train)), ("test", slice(train, train + test))):
         own = [e for name in names for e in [e for e in entries if e[0] == name][part]]
         content = {
@@ -63,8 +63,8 @@ def tiny(home: Path, data: Path, train: int, test: int) -> dict[str, Any]:
     (home / "labels.txt").write_text("\n".join(n.split(",")[0] for n in wnids.values()) + "\n")
     where = dict(line.split("\t")[:2] for line in
                  (data / "val_annotations.txt").read_text().splitlines())  # fmt: skip
-    record = {"name": "tiny-imagenet", "metric": "11point_mAP", "labelmap": "labels.txt",
-              "type": "classification_multilabel"}  # fmt: skip
+    record: dict[str, Any] = {"name": "tiny-imagenet", "metric": "11point_mAP",
+              "labelmap": "labels.txt", "type": "classification_multilabel"}  # fmt: skip
     for split, archive, each in (("train", "train_60.zip", train), ("test", "val_25.zip", test)):
 
         def name_of(path: str, split: str = split) -> str:
@@ -99,12 +99,15 @@ def about(index: str, archive: str, samples: list) -> dict[str, Any]:
     return {"index_path": index, "files_for_local_usage": [archive], "num_images": len(samples)}
 
 
-def lay_out(root: Path, data: Path) -> tuple[Path, Path]:
-    """Three sets below root; (registry, words)."""
+def lay_out(root: Path, data: Path, times: int = 1) -> tuple[Path, Path]:
+    """Three sets below root, two of them `times` as large; (registry, words)."""
     records = []
-    for make, folder, sizes in ((cifar, "cifar10-sample", (20, 10)),
-                                (dtd, "dtd-10class-sample", (12, 8)),
-                                (tiny, "tiny-imagenet-200-subset", (10, 5))):  # fmt: skip
+    makers = (
+        (cifar, "cifar10-sample", (20 * times, 10 * times)),
+        (dtd, "dtd-10class-sample", (12, 8)),
+        (tiny, "tiny-imagenet-200-subset", (10 * times, 5 * times)),
+    )
+    for make, folder, sizes in makers:
         home = root / "classification" / folder
         home.mkdir(parents=True)
         records.append(make(home, data / folder, *sizes)
@@ -127,6 +130,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Rows for benchmarks/run.py."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default=os.environ.get("VISLANG_TEST_MODEL", ""))
+    parser.add_argument("--times", type=int, default=1, help="size of two of the sets, up to 5")
+    parser.add_argument("--only", default="", help=f"one of {', '.join(RUNS)}")
     options = parser.parse_args(arguments)
     data = Path(os.environ.get("VISLANG_TEST_DATA", "/none"))
     if not data.is_dir() or not options.model:
@@ -142,9 +147,11 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        registry, words = lay_out(root, data)
+        registry, words = lay_out(root, data, options.times)
         assert all(row[1] == "present" for row in status_table(root, registry)["rows"])
         for name, asked in RUNS.items():
+            if options.only not in ("", name):
+                continue
             begun = time.time()
             own = {"registry": str(registry), "words": str(words), "model_name": "m", **asked}
             found = evaluate_elevater(options.model, ["all"], root, root / name, options=own,

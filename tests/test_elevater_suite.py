@@ -13,7 +13,10 @@ from layouts import add_files, add_zip
 from pictures import jpeg
 from vislang.cli import main as cli
 from vislang.config import ModelConfig, TowerConfig
+from vislang.data.decode import Limits
+from vislang.data.elevater_sets import chosen_sets
 from vislang.errors import UserError
+from vislang.evaluate.elevater.material import Material
 from vislang.evaluate.elevater.predictions import read_predictions
 from vislang.evaluate.elevater.search import RATES
 from vislang.evaluate.elevater.settings import ElevaterOptions, make_options, read_task
@@ -209,6 +212,30 @@ def test_a_model_without_texts_is_told_to_leave_zero_shot_out(model, tree, tmp_p
     asked = options(tree[1], tasks=["probe:full"], protocol="validated")
     found = evaluate_elevater(alone, ["lines"], tree[0], tmp_path, options=asked, **HOW)
     assert found.values["probe:full: average (standard)"].value > 0.9
+
+
+def test_knowledge_of_the_files_goes_into_the_prompts(model, tree, tmp_path):
+    root, registry = tree
+    told = [{"classname": n, "def_wiki": f"it is {n[0]}.", "def_wn": None} for n in NAMES[:2]]
+    add_files(tmp_path, {"lines_knowledge.tsv": json.dumps(told)})
+    more = {"knowledge": ["wiki"], "knowledge_folder": str(tmp_path), "tasks": ["zeroshot"]}
+    asked = make_options(options(registry, **more))
+    (entry,) = chosen_sets(["lines"], registry)
+    how = {**HOW, "batch_size": 8, "workers": 0, "limits": Limits()}
+    material = Material(entry, model, root, asked, None, how)
+    assert material.prompts == [
+        ["a photo of a red thing ; red thing , it is r ."],
+        ["a photo of a green thing ; green thing , it is g ."],
+        ["a photo of a blue thing"],
+    ]
+    plain = Material(entry, model, root, make_options(options(registry)), None, how)
+    one, other = plain.text, material.text
+    assert one is not None and other is not None
+    assert not np.allclose(one[0], other[0]) and np.allclose(one[2], other[2], atol=1e-6)
+    found = evaluate_elevater(model, ["lines"], root, tmp_path, options=asked, **HOW)
+    assert found.provenance["settings"]["knowledge"] == ["wiki"]
+    with pytest.raises(UserError, match="no file of knowledge"):
+        evaluate_elevater(model, ["several"], root, tmp_path, options=asked, **HOW)
 
 
 def test_train_and_test_must_name_the_same_classes(model, tmp_path):
