@@ -24,8 +24,8 @@ def write_page(
     collages: Mapping[str, Path],
     scores: Mapping[str, Sequence[Any]],
     rates: Mapping[str, float],
-    gap: Any,
-    verdict: str,
+    gaps: Mapping[str, Any],
+    verdicts: Mapping[str, str],
 ) -> Path:
     """Purity, collages, sweeps, checkpoints and the verdict, below `out`."""
     images = [
@@ -42,7 +42,7 @@ def write_page(
         for kind in KINDS
     ]
     sections = [
-        Section("verdict", "Pure against uniform batches", _verdict(scores, rates, gap, verdict)),
+        Section("verdict", "Pure against uniform batches", _verdict(scores, rates, gaps, verdicts)),
         Section("purity", "Purity of the best of each domain", _purity(purity, chance)),
         Section("fetched", "Fetched", ledger_table(out / "pictures")),
         Section("collages", "Collages", join(images)),
@@ -70,29 +70,39 @@ def _purity(purity: Mapping[str, Any], chance: Mapping[str, float]) -> Html:
 
 
 def _verdict(
-    scores: Mapping[str, Sequence[Any]], rates: Mapping[str, float], gap: Any, verdict: str
+    scores: Mapping[str, Sequence[Any]],
+    rates: Mapping[str, float],
+    gaps: Mapping[str, Any],
+    verdicts: Mapping[str, str],
 ) -> Html:
+    names = ("last_accuracy", "last_change", "best_accuracy", "best_change", "wise_change")
     rows = [
-        [kind, f"{rates[kind]:g}", seed, *(_row(one.values[name]) for name in (
-            "best_accuracy", "best_change", "wise_change"))]
+        [kind, f"{rates[kind]:g}", seed, *(_row(one.values[name]) for name in names)]
         for kind in KINDS
         for seed, one in enumerate(scores[kind])
-    ]  # fmt: skip
-    ends, n = gap.interval, scores["pure"][0].n
-    start = scores["pure"][0].values["start_accuracy"].value
-    lead = (
-        f"{verdict.capitalize()}: {100 * ends.value:+.1f} points, pure less uniform (95% interval"
-        f" {100 * ends.low:.1f} to {100 * ends.high:.1f}, p = {gap.p:.3g}), over {n} test pictures"
-        f" under each domain, mean of {len(scores['pure'])} seeds."
-        f" The start has {start:.1%}."
+    ]
+    start, n = scores["pure"][0].values["start_accuracy"].value, scores["pure"][0].n
+    moments = {"last_accuracy": "at the end of the budget",
+               "best_accuracy": "at the checkpoints chosen on the valid split"}  # fmt: skip
+    said = [
+        f"{moments[name].capitalize()}, {verdicts[name]}: {100 * gap.interval.value:+.1f} points,"
+        f" pure less uniform (95% interval {100 * gap.interval.low:.1f} to"
+        f" {100 * gap.interval.high:.1f}, p = {gap.p:.3g})."
+        for name, gap in gaps.items()
+    ]
+    lead = " ".join(said)
+    lead += (
+        f" Over {n} test pictures under each domain, mean of {len(scores['pure'])} seeds; the"
+        f" start has {start:.1%}."
     )
     note = (
-        "Accuracy is the mean over domains with each domain's own prompts. The learning rate was"
+        "“Chosen” may be the start itself, where no checkpoint is better on the valid split."
+        " Accuracy is the mean over domains with each domain's own prompts. The learning rate was"
         " chosen on valid pictures, the checkpoint of each run (and its place on the line to the"
         " start) on a valid split of the judged ones, and all numbers are of the other half."
         " Intervals resample pictures, not seeds."
     )
-    columns = ["batches", "learning rate", "seed", "best checkpoint", "change",
+    columns = ["batches", "learning rate", "seed", "at the end", "change", "chosen", "change",
                "change, WiSE-FT"]  # fmt: skip
     shown = table(columns, rows, "Every run")
     return join([tag("p", lead, class_="lead"), shown, tag("p", note, class_="note")])

@@ -84,6 +84,9 @@ def test_the_best_is_chosen_on_the_valid_split_and_told_of_the_other():
     assert by_domain["columns"] == ["domain", "start", "10", "20", "30"]
     assert by_domain["rows"][0][3] == pytest.approx((best - start.astype(int)).mean(axis=0)[0])
     assert len(scores.per_sample["best_accuracy"]["ids"]) == 100
+    last = moments[3].hits.right["own"][~valid]
+    assert scores.values["last_accuracy"].value == pytest.approx(last.mean())
+    assert np.mean(scores.per_sample["last_accuracy"]["values"]) == pytest.approx(last.mean())
     assert "step 20 (epoch 0.5)" in scores.notes[0]
 
 

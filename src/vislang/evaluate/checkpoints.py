@@ -184,6 +184,8 @@ class Checkpoints:
             tables[f"{kind}_prompts_by_domain"] = _domains_table(moments, kind, test)
         tables["best_by_domain"] = _best_table(start.hits, top.hits, self.choose, test)
         values = _values(start.hits, top.hits, self.choose, test)
+        values["last_accuracy"] = _share(moments[-1].hits, self.choose, test)
+        values["last_change"] = _change(moments[-1].hits, start.hits, self.choose, test)
         if line:
             every = {0.0: start.hits, **line, 1.0: end.hits}
             tables["line"] = _line_table(every, self.choose, valid)
@@ -192,9 +194,14 @@ class Checkpoints:
             values["wise_change"] = _change(every[at], start.hits, self.choose, test)
         else:
             at = None
-        shares = top.hits.right[self.choose][test].mean(axis=1)
         kept = [one for one, there in zip(start.hits.ids, test) if there]
-        outcome = {"best_accuracy": {"ids": kept, "values": shares.round(6).tolist()}}
+        outcome = {
+            f"{name}_accuracy": {
+                "ids": kept,
+                "values": m.hits.right[self.choose][test].mean(axis=1).round(6).tolist(),
+            }
+            for name, m in (("best", top), ("last", moments[-1]))
+        }
         return Scores(
             self.name, int(test.sum()), values, tables=tables,
             per_sample=outcome if len(set(kept)) == len(kept) else None,
