@@ -6,7 +6,8 @@
 2. `curate images` asks for them at a server on loopback that answers as Unsplash's API does and
    has the training pictures of Flickr8k, each under those of its captions that hold the word.
 3. `curate fetch` downloads what was found (loopback is allowed for this one call), `curate
-   validate` decodes and divides it, `curate tokenizer` learns a tokenizer from its captions.
+   validate` decodes and divides it, `curate inspect` shows it, `curate tokenizer` learns from its
+   captions.
 4. `train scratch` with towers small enough for minutes on one core.
 5. `evaluate`: retrieval on Flickr8k's dev pictures, zero-shot on CIFAR-10's sample, neither seen
    before; `cosine` on photos named by their captions; `report`.
@@ -133,6 +134,7 @@ def gather(step: Steps, data: Path, out: Path, given: argparse.Namespace) -> dic
         fetched = fetch_sample(out / "images", out / "pictures", how, network=network)
         step.took("curate fetch", began)
     step("curate", "validate", out / "pictures", "--out", out / "table", "--min_side", 64)
+    step("curate", "inspect", out / "table", "--out", out / "table/report.html")
     images, table = read_json(out / "images/images.json"), read_json(out / "table/validated.json")
     return {"words": len(_words(out)), "pictures": images["pictures"], "merged": images["merged"],
             "fetched": fetched["status"], "kept": table["kept"], "splits": table["splits"],
@@ -210,6 +212,8 @@ def main() -> list[dict[str, Any]]:
     if not os.environ.get("VISLANG_TEST_DATA"):
         raise SystemExit("set VISLANG_TEST_DATA to the folder with wikipedia-dump and flickr8k")
     data, out, step = Path(os.environ["VISLANG_TEST_DATA"]), Path(given.out), Steps()
+    if out.exists() and any(out.iterdir()) and not (out / "words").is_dir():
+        raise SystemExit(f"{out} holds something else than an earlier line: take another --out")
     shutil.rmtree(out, ignore_errors=True)
     made = gather(step, data, out, given)
     learn(step, out, given)
@@ -219,7 +223,8 @@ def main() -> list[dict[str, Any]]:
     for row in rows:
         chance = f"{row['reference']:.3f}" if "reference" in row else ""
         print(f"{row['case']:<36}{row['value']:>8.3f}{chance:>8}  {row.get('interval', '')}")
-    print(f"\nPages: {found['page']}\n       {out}/cosines/report.html")
+    print(f"\nPages: {found['page']}")
+    print(f"       {out}/cosines/report.html\n       {out}/table/report.html")
     return rows
 
 

@@ -30,7 +30,7 @@ from vislang.data.sources import open_source
 from vislang.errors import UserError
 
 CAPS = Caps(max_bytes=200_000, seconds=2.5)
-HOW = Fetching(side=32, shard=4, threads=8, per_host=8, caps=CAPS, robots=False, decoders=1)
+HOW = Fetching(side=32, shard=4, threads=8, per_host=8, caps=CAPS, robots=False, decode_workers=1)
 
 
 @pytest.fixture
@@ -223,8 +223,10 @@ def _fetch(path, out, port):
 def test_killed_15_times_at_random_moments_the_result_is_the_same(server, tmp_path):
     urls = [f"{server.base}/{'good' if i % 7 else 'missing'}/{i}.jpg" for i in range(40)]
     path = sample(tmp_path / "s.parquet", urls, domain=["dim"] * 25 + ["blur"] * 15)
+    began = time.monotonic()
     _fetch(path, tmp_path / "whole", server.server_port)
     server.wait_s = 0.02
+    most = 1.5 * (time.monotonic() - began)  # what a whole fetch takes here and now, waits too
     rng, killed = np.random.default_rng(1), 0
     # spawn would import everything anew; the server's threads hold no lock that a child takes
     for turn in range(15):
@@ -233,7 +235,7 @@ def test_killed_15_times_at_random_moments_the_result_is_the_same(server, tmp_pa
             target=_fetch, args=(path, out, server.server_port)
         )
         child.start()
-        child.join(rng.uniform(0.0, 1.0))
+        child.join(rng.uniform(0.0, most))
         child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL

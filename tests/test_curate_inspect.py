@@ -86,7 +86,7 @@ def test_texts_alone_and_folders_of_fetching_have_their_pages(tmp_path, capsys):
         columns = {"url": urls, "caption": list("abcde"), "nsfw": nsfw}
         pq.write_table(pa.table(columns), tmp_path / "s.parquet")
         for layout in ("tar", "folder"):
-            how = Fetching(layout, side=128, robots=False, decoders=1)
+            how = Fetching(layout, side=128, robots=False, decode_workers=1)
             network = Network((server.server_port,), allow_loopback=True)
             fetch_sample(tmp_path / "s.parquet", tmp_path / layout, how, network=network)
     for layout in ("tar", "folder"):

@@ -60,7 +60,7 @@ def fetched(request, tmp_path_factory):
         data |= {"url": [f"{server.base}/bytes/{i}" for i in range(len(data["id"]))]}
         data |= {"licence": ["by"] * len(data["id"])}
         pq.write_table(pa.table(data), folder / "s.parquet")
-        how = Fetching(request.param, side=128, shard=6, robots=False, decoders=1)
+        how = Fetching(request.param, side=128, shard=6, robots=False, decode_workers=1)
         network = Network((server.server_port,), allow_loopback=True)
         fetch_sample(folder / "s.parquet", folder / "pictures", how, network=network)
     return folder

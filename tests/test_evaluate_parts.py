@@ -11,13 +11,11 @@ from vislang.errors import UserError
 from vislang.evaluate.cluster import Clustering
 from vislang.evaluate.knn import NearestNeighbours
 from vislang.evaluate.overview import Overview
-from vislang.evaluate.requests import Embeddings, Requests
+from vislang.evaluate.requests import Embeddings
 from vislang.evaluate.retrieval import Retrieval
-from vislang.evaluate.scores import Scores, read_scores, table_csv, write_scores
 from vislang.evaluate.zeroshot import ZeroShot, classifier
 from vislang.metrics.features import unit
 from vislang.metrics.flatten import flatten
-from vislang.metrics.intervals import Interval, wilson
 from vislang.metrics.rank import retrieval, retrieval_ranks
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
@@ -371,39 +369,3 @@ def test_pca_keeps_distances_in_the_plane():
     assert method == "PCA"
     far = lambda p: np.linalg.norm(p[:, None] - p[None], axis=-1)  # noqa: E731
     assert far(flat) == pytest.approx(far(plane))
-
-
-# -- scores and requests ----------------------------------------------------------------------
-
-
-def test_requests_join():
-    joined = Requests(images=True, texts=("a", "b")) | Requests(train=True, texts=("b", "c"))
-    assert joined == Requests(images=True, train=True, texts=("a", "b", "c"))
-
-
-def test_scores_are_written_and_read_back(tmp_path):
-    scores = Scores(
-        "probe", 3, {"accuracy": wilson(2, 3), "one": Interval(0.5, -np.inf, np.inf, 1, "t 95%")},
-        tables={"per_class": {"columns": ["class", "recall"], "rows": [["=a|b", None]]}},
-        confusion={"classes": ["a"], "counts": np.array([[3]])}, notes=["a note"],
-        provenance={"settings": {"x": np.float32(1)}},
-    )  # fmt: skip
-    path = write_scores(scores, tmp_path / "scores" / "7")
-    back = read_scores(path)
-    assert back.values == scores.values
-    assert back.confusion["counts"] == [[3]]
-    assert "Infinity" not in path.read_text()
-    assert "NaN" not in path.read_text()
-    names = {p.name for p in path.parent.iterdir()}
-    assert names == {"probe.json", "probe.csv", "probe.md", "probe.per_class.csv"}
-    assert "'=a|b," in (path.parent / "probe.per_class.csv").read_text()
-    assert "=a\\|b" in (path.parent / "probe.md").read_text()
-    assert "0.6667" in (path.parent / "probe.md").read_text()
-    (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(UserError, match="not a scores file"):
-        read_scores(tmp_path / "x.json")
-
-
-def test_csv_neutralises_formulas():
-    text = table_csv({"columns": ["a", "b"], "rows": [["@x", "-1"], [-1.5, None], ["ok", "+"]]})
-    assert text.split("\r\n") == ["a,b", "'@x,'-1", "-1.5,", "ok,'+", ""]

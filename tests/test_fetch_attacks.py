@@ -281,7 +281,7 @@ def test_hostile_answers_cost_a_row_each(server, tmp_path):
     table = {"url": [f"{server.base}/{kind}/{i}.jpg" for i, kind in enumerate(ANSWERS)]}
     pq.write_table(pa.table(table), tmp_path / "s.parquet")
     how = Fetching(side=32, threads=16, per_host=16, caps=replace(CAPS, seconds=4.0), robots=False,
-                   decoders=1)  # fmt: skip
+                   decode_workers=1)  # fmt: skip
     network = Network((server.server_port,), allow_loopback=True)
     fetch_sample(tmp_path / "s.parquet", tmp_path / "out", how, network=network)
     ledger = pq.read_table(tmp_path / "out/ledger.parquet").to_pylist()

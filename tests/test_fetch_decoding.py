@@ -25,8 +25,8 @@ from PIL import Image
 
 from hostile import serving
 from pictures import encoded, jpeg, pixels
-from vislang.curate.fetch import Caps, Fetching, Network, decoders, fetch_sample
-from vislang.curate.fetch.decoders import Decoders
+from vislang.curate.fetch import Caps, Fetching, Network, decoding, fetch_sample
+from vislang.curate.fetch.decoding import DecodeWorkers
 from vislang.curate.fetch.job import file_name
 from vislang.curate.fetch.network import Refused
 from vislang.curate.fetch.picture import Making, make_picture, sniff
@@ -117,8 +117,8 @@ def made():
         server.bodies = {name.replace(",", ""): body for name, (body, _) in BODIES.items()}
         urls = [f"{server.base}/bytes/{name.replace(',', '')}" for name in BODIES]
         pq.write_table(pa.table({"url": urls}), Path(folder) / "s.parquet")
-        how = Fetching(side=32, threads=4, per_host=4, robots=False, decoders=1, limits=LIMITS,
-                       caps=Caps(max_bytes=5_000_000, seconds=60), max_frames=20,
+        how = Fetching(side=32, threads=4, per_host=4, robots=False, decode_workers=1,
+                       limits=LIMITS, caps=Caps(max_bytes=5_000_000, seconds=60), max_frames=20,
                        max_side=20_000)  # fmt: skip
         network = Network((server.server_port,), allow_loopback=True)
         fetch_sample(Path(folder) / "s.parquet", Path(folder) / "out", how, network=network)
@@ -168,7 +168,7 @@ def test_any_bytes_are_a_picture_or_refused(noise, name, at):
     try:
         picture = make_picture(data, HOW, LIMITS)
     except Refused as refused:
-        assert refused.kind in decoders.KINDS, refused
+        assert refused.kind in decoding.KINDS, refused
     else:
         assert min(picture.width, picture.height) == 32 and picture.format == sniff(data)
 
@@ -199,18 +199,18 @@ EVIL = (
 
 @pytest.fixture
 def evil(monkeypatch):
-    """Decoders whose process obeys the bytes that it gets: as if each decoder had a hole."""
-    monkeypatch.setattr(decoders, "_START", EVIL)
+    """DecodeWorkers whose process obeys the bytes that it gets: as if each decoder had a hole."""
+    monkeypatch.setattr(decoding, "_START", EVIL)
     monkeypatch.setenv("SECRET_KEY", "x")
-    monkeypatch.setattr(decoders, "_WALL", 3.0)
-    made = Decoders(1, replace(HOW, decode_s=1.0), LIMITS)
+    monkeypatch.setattr(decoding, "_WALL", 3.0)
+    made = DecodeWorkers(1, replace(HOW, decode_s=1.0), LIMITS)
     yield made
     made.close()
 
 
 def test_a_decoder_that_dies_costs_one_row(evil):
     fates = {
-        b"SEGV": "decoder crashed: SIGSEGV", b"FULL": "too much memory",
+        b"SEGV": "decoding crashed: SIGSEGV", b"FULL": "too much memory",
         b"SPIN": "decoding took too long", b"HANG": "decoding took too long",
         b"JUNK": "cannot decode: the decoding process", b"LIES": "c",
     }  # fmt: skip
@@ -237,9 +237,9 @@ def test_a_decoder_that_was_taken_over_can_do_little(evil):
 def test_decoders_end_with_who_started_them():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pictures import jpeg;"
-        "from vislang.curate.fetch.decoders import Decoders;"
+        "from vislang.curate.fetch.decoding import DecodeWorkers;"
         "from vislang.curate.fetch.picture import Making; from vislang.data.decode import Limits;"
-        "d = Decoders(1, Making(side=8), Limits()); d.make(jpeg(1));"
+        "d = DecodeWorkers(1, Making(side=8), Limits()); d.make(jpeg(1));"
         "print(next(iter(d._all))._process.pid, flush=True); input()"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(Path(__file__).parent)],
@@ -283,7 +283,7 @@ def test_nothing_from_outside_is_a_file_name(tmp_path):
         pq.write_table(pa.table(table), tmp_path / "s.parquet")
         network = Network((server.server_port,), allow_loopback=True)
         for layout in ("tar", "folder"):
-            how = Fetching(layout, side=8, robots=False, decoders=1)
+            how = Fetching(layout, side=8, robots=False, decode_workers=1)
             done = fetch_sample(tmp_path / "s.parquet", out / layout, how, network=network)
             assert done["status"] == {"ok": len(names)}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "s.parquet"]

@@ -24,7 +24,7 @@ from vislang.data.sources import open_source
 from vislang.errors import UserError
 
 HOW = Fetching(side=16, shard=4, threads=8, per_host=8, caps=Caps(seconds=5), robots=False,
-               decoders=1)  # fmt: skip
+               decode_workers=1)  # fmt: skip
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_host_may_ask_for_longer_pauses_and_for_rest():
 
 def test_what_asks_for_rest_gets_it(server, tmp_path):
     urls = [f"{server.base}/busy/1.jpg", f"{server.base}/good/1.jpg"]
-    how = Fetching(side=16, threads=1, per_host=1, robots=False, decoders=1)
+    how = Fetching(side=16, threads=1, per_host=1, robots=False, decode_workers=1)
     began = time.monotonic()
     fetch_sample(sample(tmp_path / "s", urls), tmp_path / "o", how, network=network(server))
     assert time.monotonic() - began >= 1.0
@@ -199,7 +199,7 @@ def test_columns_of_the_table_go_on(server, tmp_path):
             "embedding": [[0.1, 0.2]] * 2}  # fmt: skip
     path = sample(tmp_path / "s.parquet", [f"{server.base}/good/{i}.jpg" for i in range(2)], **more)
     for layout in ("tar", "folder"):
-        how = Fetching(layout, side=16, robots=False, decoders=1)
+        how = Fetching(layout, side=16, robots=False, decode_workers=1)
         fetch_sample(path, tmp_path / layout, how, network=network(server))
         row = pq.read_table(tmp_path / layout / "ledger.parquet").to_pylist()[1]
         assert row["word"] == "sky" and row["author"] == "Bö" and row["captions"] == ["b", "c"]
@@ -223,7 +223,7 @@ def test_a_disk_that_fills_keeps_what_is_finished(server, tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))\n"
         "from vislang.curate.fetch import Fetching, Network, fetch_sample\n"
         "n = Network((int(sys.argv[2]),), allow_loopback=True)\n"
-        "how = Fetching(side=32, shard=40, robots=False, decoders=1)\n"
+        "how = Fetching(side=32, shard=40, robots=False, decode_workers=1)\n"
         "try: fetch_sample(sys.argv[3], sys.argv[4], how, network=n)\n"
         "except UserError as error: print(error)"
     )
@@ -235,8 +235,19 @@ def test_a_disk_that_fills_keeps_what_is_finished(server, tmp_path):
     assert {p.stem for p in (tmp_path / "o/units").iterdir()} == {"000-a-00000"}
     assert not list((tmp_path / "o").rglob("*.tmp")) and not server.asked["/good/40.jpg"]
     asked = dict(server.asked)
-    how = Fetching(side=32, shard=40, robots=False, decoders=1)
+    how = Fetching(side=32, shard=40, robots=False, decode_workers=1)
     done = fetch_sample(path, tmp_path / "o", how, network=network(server))
     assert done["status"] == {"ok": 44}
     assert sum(server.asked.values()) - sum(asked.values()) == 42  # a is not asked for again
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_several_processes_leave_the_same_files(server, tmp_path):
+    urls = [f"{server.base}/{'good' if i % 5 else 'missing'}/{i}.jpg" for i in range(10)]
+    path = sample(tmp_path / "s.parquet", urls)
+    for engine in ("serial", "processes"):
+        out = tmp_path / engine
+        fetch_sample(path, out, HOW, network=network(server), engine=engine, workers=2)
+    names = [p.relative_to(out) for p in out.rglob("*") if p.is_file()]
+    assert len(names) >= 9
+    assert all((out / n).read_bytes() == (tmp_path / "serial" / n).read_bytes() for n in names)

@@ -205,7 +205,7 @@ def test_the_command_draws(tmp_path, photos, saved, capsys, monkeypatch):
         (["localize", saved, str(photos / "123.jpg"), ""], "empty"),
         ([*run, "--method", "slickvit"], "Did you mean 'slicvit'"),
         ([*run, "--suite", "grit"], "--images"),
-        ([*run, "--suite", "imagenet"], "grounding or grit"),
+        ([*run, "--suite", "imagenet"], "grounding, detection, grit"),
     ):
         assert cli.main(wrong) == 2
         assert words in capsys.readouterr().err

@@ -30,7 +30,8 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 
-_MOST_STATS = 100_000
+_MOST_STATS, _MOST_OPENED = 100_000, 1_000  # files
+_BLOCK, _MOST_READ = 16 << 10, 64 << 20  # bytes
 
 
 def is_image(name: str) -> bool:
@@ -117,7 +118,9 @@ class ZipTree:
         by_folder: dict[str, list[str]] = {}
         for number, path in enumerate(self.archives):
             members = read_directory(path)
-            columns = zip(members.header, members.size, members.raw_size, members.method)
+            columns = zip(
+                members.header, members.size, members.raw_size, members.method, members.checksum
+            )
             for name, column in zip(members.names, columns):
                 if wanted(name) and not _hidden(name):
                     if name in at:
@@ -128,15 +131,15 @@ class ZipTree:
                     by_folder.setdefault(folder, []).append(file)
         self.names = Names(by_folder)
         rows = [at[self.names[row]] for row in range(len(self.names))]
-        # columns: archive, local header at, stored size, size, method
-        self._columns = np.array(rows, np.int64).reshape(-1, 5)
+        # columns: archive, local header at, stored size, size, method, CRC-32
+        self._columns = np.array(rows, np.int64).reshape(-1, 6)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def place(self, row: int) -> Place:
         """Where the member's bytes lie; BadSample when its local header is not there."""
-        archive, header, size, raw_size, method = map(int, self._columns[row])
+        archive, header, size, raw_size, method = map(int, self._columns[row, :5])
         path = self.archives[archive]
         if method not in (0, 8):
             kind = "it is encrypted" if method < 0 else f"compression method {method}"
@@ -157,9 +160,9 @@ class ZipTree:
         return f"{self.archives[int(self._columns[row, 0])]}:{self.names[row]}"
 
     def fingerprint(self) -> str:
-        """Of the archives' names, sizes and times, and of which members count."""
+        """Of the archives' names, and of places, sizes and checksums of the members that count."""
         digest = hashlib.sha256(self._columns.tobytes()).hexdigest()
-        return fingerprint([fingerprint_files(self.archives), digest])
+        return fingerprint([[archive.name for archive in self.archives], digest])
 
     def taken(self, rows: np.ndarray) -> ZipTree:
         """The tree of only these rows."""
@@ -187,29 +190,48 @@ def open_tree(path: Path | str, wanted: Callable[[str], bool] = is_image) -> Tre
 
 
 def fingerprint_many(root: Path, names: Callable[[int], str] | Names, n: int) -> str:
-    """Of all names below `root`, and of the sizes and times of at most 100,000, evenly spread.
+    """Of all names below `root`, of sizes of at most 100,000 files and bytes of 1,000 of these.
 
-    To ask for all of ten million would take a network drive half an hour.
+    A copy on another machine has the same, whatever its times. To ask for the sizes of ten
+    million would take a network drive half an hour.
     """
     name_of = names if callable(names) else names.__getitem__
     digest = hashlib.sha256()
-    step = max(1, n // _MOST_STATS)
+    step, far = max(1, n // _MOST_STATS), max(1, n // _MOST_OPENED)
     for row in range(n):
         line = name_of(row)
-        if row % step == 0:
-            try:
-                status = os.stat(root / line)
-                line += f" {status.st_size} {status.st_mtime_ns}"
-            except OSError:
-                line += " missing"
+        try:
+            if row % far == 0:
+                line += f" {_read(root / line, _BLOCK)}"
+            if row % step == 0:
+                line += f" {os.stat(root / name_of(row)).st_size}"
+        except OSError:
+            line += " missing"
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
 def fingerprint_files(paths: Sequence[Path]) -> str:
-    """Of names, sizes and times of files, not of their bytes."""
-    stats = [(path.name, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-    return fingerprint(stats)
+    """Of names, sizes and bytes of files: a copy on another machine has the same.
+
+    64 MiB are read at most: of small files everything, of large ones as much as is due to each
+    in blocks spread from its first byte to its last (a zip's list of members, with their
+    checksums, and a Parquet file's footer lie at the end).
+    """
+    share = max(4 * _BLOCK, _MOST_READ // max(1, len(paths)))
+    return fingerprint([(path.name, os.stat(path).st_size, _read(path, share)) for path in paths])
+
+
+def _read(path: Path, share: int) -> str:
+    """The digest of a file's bytes, or of blocks of it where it has more than `share` bytes."""
+    size, digest = os.stat(path).st_size, hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        if size <= share:
+            digest.update(file.read())
+        else:
+            for at in np.linspace(0, size - _BLOCK, max(2, share // _BLOCK)).astype(np.int64):
+                digest.update(os.pread(file.fileno(), _BLOCK, int(at)))
+    return digest.hexdigest()
 
 
 def _walk(root: Path, wanted: Callable[[str], bool]) -> dict[str, list[str]]:

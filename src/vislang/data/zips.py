@@ -36,6 +36,7 @@ class Directory:
     size: np.ndarray
     raw_size: np.ndarray
     method: np.ndarray
+    checksum: np.ndarray
 
 
 def read_directory(path: Path) -> Directory:
@@ -53,7 +54,7 @@ def read_directory(path: Path) -> Directory:
     names, rows, at = [], [], 0
     for _ in range(count):
         try:
-            mark, flags, method, _crc, size, raw, n, extra, comment, header = _ENTRY.unpack_from(
+            mark, flags, method, crc, size, raw, n, extra, comment, header = _ENTRY.unpack_from(
                 block, at
             )
         except struct.error as error:
@@ -68,9 +69,11 @@ def read_directory(path: Path) -> Directory:
         at = start + n + extra + comment
         if not name.endswith("/"):
             names.append(name)
-            rows.append((header + shift, size, raw, -1 if flags & _ENCRYPTED else method))
-    columns = np.array(rows, np.int64).reshape(-1, 4).T
-    return Directory(names, columns[0], columns[1], columns[2], columns[3].astype(np.int16))
+            method = -1 if flags & _ENCRYPTED else method
+            rows.append((header + shift, size, raw, method, crc))
+    columns = np.array(rows, np.int64).reshape(-1, 5).T
+    methods, checksums = columns[3].astype(np.int16), columns[4].astype(np.uint32)
+    return Directory(names, columns[0], columns[1], columns[2], methods, checksums)
 
 
 def _read_end(path: Path) -> tuple[tuple[int, int, int, int], int]:

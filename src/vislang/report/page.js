@@ -34,7 +34,7 @@
   document.querySelector(".top").append(button);
 
   /* Learning curves: the values under the pointer, or under the arrow keys. */
-  for (const chart of all("svg.chart")) {
+  for (const chart of all("svg.chart[data-axes]")) {
     const [xLow, xHigh, left, right, yLow, yHigh, bottom, top] = JSON.parse(chart.dataset.axes);
     const series = JSON.parse(chart.dataset.series);
     const steps = [...new Set(series.flatMap((line) => line.p.map((p) => p[0])))].sort((a, b) => a - b);

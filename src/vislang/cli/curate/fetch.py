@@ -27,7 +27,7 @@ def fetch(
     animated: str = "first",
     max_frames: int = 1000,
     decode_s: float = 10.0,
-    decoders: int = 0,
+    decode_workers: int = 0,
     retry_failed: str = "no",
     engine: str = "serial",
     workers: int = 2,
@@ -60,7 +60,7 @@ def fetch(
         animated: of several frames take the first, or refuse the picture.
         max_frames: a picture with more is refused in any case.
         decode_s: seconds of computing that one picture may take to decode.
-        decoders: processes that decode; 0: one for each core.
+        decode_workers: processes that decode; 0: one for each core.
         retry_failed: before ending, ask once more for failures that may pass (passing: timeouts,
             5xx, 429, broken connections), for all that is missing (all), or for nothing (no).
         engine: serial, processes, ray, or img2dataset (without these protections).
@@ -72,7 +72,7 @@ def fetch(
     how = Fetching(
         layout, side, quality, shard, threads, per_host, pause_s, robots, opt_out,
         Caps(max_bytes, seconds, redirects, agent), Limits(max_pixels, max_bytes),
-        max_side, animated, max_frames, decode_s, decoders,
+        max_side, animated, max_frames, decode_s, decode_workers,
     )  # fmt: skip
     if engine == "img2dataset":
         from vislang.curate.fetch.img2dataset import fetch_with_img2dataset

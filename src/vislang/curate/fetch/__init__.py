@@ -15,7 +15,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Pillow and the decoders load when something is fetched."""
+    """Pillow and what decodes load when something is fetched."""
     import importlib
 
     if name in _LAZY:

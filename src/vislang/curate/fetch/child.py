@@ -2,7 +2,7 @@
 
 It reads a length and bytes from its input and writes a head and bytes to its output, until the
 input ends. The operating system limits its memory and its time for each picture and lets it open
-no file and no connection any more. What is written here is read by `decoders.py`, which trusts
+no file and no connection any more. What is written here is read by `decoding.py`, which trusts
 none of it.
 """
 

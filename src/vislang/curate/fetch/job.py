@@ -82,8 +82,8 @@ def fetch_sample(
     _check_choice("retry_failed", retry_failed, RETRY)
     out, path = Path(out), _table_of(Path(sample))
     units, table = _units(path, how.shard)
-    if engine != "serial" and not how.decoders:
-        how = replace(how, decoders=max(1, cores() // max(1, workers or cores())))
+    if engine != "serial" and not how.decode_workers:
+        how = replace(how, decode_workers=max(1, cores() // max(1, workers or cores())))
     settings = {"how": how.settings, "rows": table.num_rows, "sample": _mark(table)}
     work = partial(_fetch_unit, str(path), {unit.name: unit for unit in units}, how, network)
     try:

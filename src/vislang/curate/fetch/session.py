@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vislang.curate.fetch.client import Caps, get
-from vislang.curate.fetch.decoders import Decoders
+from vislang.curate.fetch.decoding import DecodeWorkers
 from vislang.curate.fetch.manners import Hosts, check_headers, host_name
 from vislang.curate.fetch.network import Network, Refused
 from vislang.curate.fetch.pace import Pace
@@ -23,7 +23,7 @@ _SILENT = ("timeout", "cannot resolve", "cannot connect")
 _BUSY = ("http 429", "http 503")
 _REST_S = 2.0  # for a host that is too busy and does not say for how long
 # What changes how fast pictures come, and not what is written.
-SPEED = ("threads", "per_host", "pause_s", "decoders")
+SPEED = ("threads", "per_host", "pause_s", "decode_workers")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Fetching:
         animated: of several frames take the "first", or "refuse" the picture.
         max_frames: a picture with more is refused in any case.
         decode_s: seconds of computing that one picture may take to decode.
-        decoders: processes that decode; 0: one for each core.
+        decode_workers: processes that decode; 0: one for each core.
     """
 
     layout: str = "tar"
@@ -64,7 +64,7 @@ class Fetching:
     animated: str = "first"
     max_frames: int = 1000
     decode_s: float = 10.0
-    decoders: int = 0
+    decode_workers: int = 0
 
     @property
     def making(self) -> Making:
@@ -85,7 +85,7 @@ class Session:
     def __init__(self, how: Fetching, network: Network):
         self.how, self.network = how, network
         self.robots = Robots(network, how.caps) if how.robots else None
-        self.decoders = Decoders(how.decoders or cores(), how.making, how.limits)
+        self.workers = DecodeWorkers(how.decode_workers or cores(), how.making, how.limits)
         self.pace = Pace(how.threads)
 
     def fetch(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, Any], bytes | None]]:
@@ -140,7 +140,7 @@ class Session:
 
     def close(self) -> None:
         """End the decoding processes."""
-        self.decoders.close()
+        self.workers.close()
 
 
 class _Visit:
@@ -153,7 +153,7 @@ class _Visit:
         how = self.session.how
         look = (lambda headers: check_headers(headers, how.caps.agent)) if how.opt_out else None
         answer = get(url, self.session.network, how.caps, self._may, look)
-        picture = self.session.decoders.make(answer.body)
+        picture = self.session.workers.make(answer.body)
         made = {name: value for name, value in picture._asdict().items() if name != "jpeg"}
         note = {
             "status": "ok",

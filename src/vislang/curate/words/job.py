@@ -75,6 +75,7 @@ def count_words(
         "dump": _mark(dump),
         "rules": {k: v for k, v in plain(asdict(rules)).items() if k not in _LATE},
         "limits": {"seconds": seconds, "max_characters": max_characters},
+        "span": {"characters": SPAN_CHARACTERS, "pages": SPAN_PAGES},
     }
     same_settings(out / "settings.json", settings, "The folder")
     manifest = read_json(out / MANIFEST) if (out / MANIFEST).exists() else None

@@ -32,7 +32,7 @@ _WALL = 6.0  # times the seconds of computing that a picture may take: the machi
 _START_S = 60.0
 
 
-class Decoders:
+class DecodeWorkers:
     """Processes that make pictures; safe to be used by several threads.
 
     Args:
@@ -147,7 +147,7 @@ class _Child:
         if code == -signal.SIGXCPU:
             return "decoding took too long", "of its time for computing"
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return "decoder crashed", name
+        return "decoding crashed", name
 
     def _send(self, view: memoryview, deadline: float) -> None:
         while view:
