@@ -220,16 +220,16 @@ def _fetch(path, out, port):
     fetch_sample(path, out, HOW, network=Network(ports=(port,), allow_loopback=True))
 
 
-def test_killed_15_times_at_random_moments_the_result_is_the_same(server, tmp_path):
+def test_killed_20_times_at_random_moments_the_result_is_the_same(server, tmp_path):
     urls = [f"{server.base}/{'good' if i % 7 else 'missing'}/{i}.jpg" for i in range(40)]
     path = sample(tmp_path / "s.parquet", urls, domain=["dim"] * 25 + ["blur"] * 15)
     began = time.monotonic()
     _fetch(path, tmp_path / "whole", server.server_port)
     server.wait_s = 0.02
-    most = 1.5 * (time.monotonic() - began)  # what a whole fetch takes here and now, waits too
+    most = 0.6 * (time.monotonic() - began)  # of what a whole fetch takes here and now
     rng, killed = np.random.default_rng(1), 0
     # spawn would import everything anew; the server's threads hold no lock that a child takes
-    for turn in range(15):
+    for turn in range(20):
         out = tmp_path / f"cut-{turn // 5}"
         child = multiprocessing.get_context("fork").Process(
             target=_fetch, args=(path, out, server.server_port)
@@ -239,12 +239,12 @@ def test_killed_15_times_at_random_moments_the_result_is_the_same(server, tmp_pa
         child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL
-    assert killed >= 6
+    assert killed >= 8
     server.wait_s = 0.0
     whole = tmp_path / "whole"
     names = [p.relative_to(whole) for p in whole.rglob("*") if p.is_file()]
     assert len(names) > 20
-    for turn in range(3):
+    for turn in range(4):
         _fetch(path, tmp_path / f"cut-{turn}", server.server_port)
         for name in names:
             cut = tmp_path / f"cut-{turn}" / name
