@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= $(wildcard ../shared/data)
 WORKERS ?= 2
-TEST_EXTRAS := towers,data,images,search,words,ray,dev
+TEST_EXTRAS := towers,data,images,search,words,ray,mteb,dev
 # One thread a process: the pytest workers share the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(if $(DATA),VISLANG_TEST_DATA="$(abspath $(DATA))") $(BIN)/python -m pytest -n $(WORKERS)

@@ -1,4 +1,4 @@
-"""A model as an encoder of the package `mteb`, which is not needed otherwise.
+"""A model as an encoder of the package mteb (`pip install vislang[mteb]`).
 
     import mteb
     from vislang.evaluate.mteb_model import MtebModel
@@ -9,10 +9,10 @@ n: inputs, D: width of the shared space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -117,11 +117,11 @@ class MtebModel:
 
         side, device = self.model.side("image"), pick_device(self.how["device"])
         precision, rows = pick_precision(self.how["precision"], device), []
-        size = self.how["batch_size"]
+        size, prepare = self.how["batch_size"], cast("Callable[[Any], Any]", side.tower.prepare)
         with evaluating(self.model, device), autocast(device, precision):
             for first in range(0, len(pictures), size):
                 part = pictures[first : first + size]
-                pixels = torch.stack([side.tower.prepare(p.convert("RGB")) for p in part])
+                pixels = torch.stack([prepare(p.convert("RGB")) for p in part])
                 rows.append(side(pixels.to(device)).float().cpu().numpy())
         return np.concatenate(rows)
 
