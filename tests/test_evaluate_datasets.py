@@ -14,6 +14,7 @@ from vislang.evaluate.catalogue import evaluate_datasets
 from vislang.evaluate.datasets import DATASETS, chosen, how_to_get, open_dataset
 from vislang.evaluate.probe import LinearProbe
 from vislang.evaluate.search import held_out, search_grid
+from vislang.files import write_json
 from vislang.models.build import build_model
 from vislang.models.pretrained import save_model
 
@@ -184,16 +185,59 @@ def test_two_models_are_compared_sample_by_sample(world, tmp_path):
     for number, spec in enumerate((str(model), "timm:test_resnet.random?image_size=32")):
         evaluate_datasets(spec, ["stl10"], root, tmp_path / str(number), options=options, **how)
     table = contrast_datasets(tmp_path / "0", [tmp_path / "1", tmp_path / "1"])
-    rows = {(row[1], row[2]): row for row in table["rows"]}
     assert {"probe", "fewshot"} == {row[1] for row in table["rows"]}
+    rows = {(row[1], row[2]): dict(zip(table["columns"], row)) for row in table["rows"]}
     first = json.loads((tmp_path / "0/datasets/stl10/scores/000000000/probe.json").read_text())
-    assert rows["probe", "accuracy"][3] == pytest.approx(first["values"]["accuracy"]["value"])
+    value = first["values"]["accuracy"]["value"]
+    assert rows["probe", "accuracy"]["first"] == pytest.approx(value)
     few = rows["fewshot", "accuracy_5_way_1_shot"]
-    assert few[5] == pytest.approx(few[3] - few[4]) and few[6] <= few[5] <= few[7] and few[8] == 40
+    assert few["difference"] == pytest.approx(few["first"] - few["second"]) and few["n"] == 40
+    assert few["low"] <= few["difference"] <= few["high"] and not few["by seed"]
     same = contrast_datasets(tmp_path / "0", tmp_path / "0")["rows"]
     assert all(row[5] == 0 and row[9] == 1 for row in same)
     with pytest.raises(UserError, match="no data set and metric in common"):
         contrast_datasets(tmp_path / "0", tmp_path)
+
+
+def outcomes(folder, **values):
+    """Scores of single samples of several data sets, as `vislang evaluate` leaves them."""
+    for data, right in values.items():
+        part = {"ids": [f"s{i}" for i in range(len(right))], "values": list(map(float, right))}
+        content = {"evaluation": "probe", "per_sample": {"accuracy": part}}
+        write_json(folder / "datasets" / data / "scores" / "7" / "probe.json", content)
+
+
+def test_seeds_are_averaged_and_data_sets_have_a_mean(tmp_path, capsys):
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    right = {side: [{"a": rng.random(60) < 0.5, "b": rng.random(200) < rate} for _ in range(2)]
+             for side, rate in (("x", 0.6), ("y", 0.4))}  # fmt: skip
+    for side, seeds in right.items():
+        for seed, values in enumerate(seeds):
+            outcomes(tmp_path / f"{side}{seed}", **values)
+    sides = [",".join(str(tmp_path / f"{side}{seed}") for seed in (0, 1)) for side in "xy"]
+    assert cli.main(["contrast", *sides, "--out", str(tmp_path / "out")]) == 0
+    assert "probe accuracy, average (n = 2)" in capsys.readouterr().out
+    made = json.loads((tmp_path / "out/contrast.json").read_text())
+    rows = {row[0]: dict(zip(made["columns"], row)) for row in made["rows"]}
+    gaps = {data: np.mean([1.0 * right["x"][s][data] - right["y"][s][data] for s in (0, 1)], axis=0)
+            for data in "ab"}  # fmt: skip
+    each = {data: [right["x"][s][data].mean() - right["y"][s][data].mean() for s in (0, 1)]
+            for data in "ab"}  # fmt: skip
+    for data in "ab":
+        assert rows[data]["difference"] == pytest.approx(gaps[data].mean())
+        assert rows[data]["by seed"] == " ".join(f"{value:+.4f}" for value in each[data])
+    middle = np.mean([gap.mean() for gap in gaps.values()])
+    error = np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps.values())) / 2
+    assert rows["average"]["difference"] == pytest.approx(middle)
+    assert rows["average"]["low"] == pytest.approx(stats.norm.ppf(0.025, middle, error))
+    assert rows["average"]["p"] == pytest.approx(2 * stats.norm.sf(abs(middle) / error))
+    assert rows["average"]["p"] <= rows["average"]["p_holm"] <= 3 * rows["average"]["p"] + 1e-12
+    assert (tmp_path / "out/contrast.csv").exists() and (tmp_path / "out/contrast.md").exists()
+    outcomes(tmp_path / "z", a=[1.0])
+    assert cli.main(["contrast", sides[0], str(tmp_path / "z")]) == 2
+    assert "the samples are not the same (60 and 1)" in capsys.readouterr().err
 
 
 def test_labels_with_gaps_and_short_classes():

@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "curate collage": "vislang.cli.curate.collage:collage",
     "curate tokenizer": "vislang.cli.curate.tokenizer:tokenizer",
     "evaluate": "vislang.cli.evaluate:evaluate",
+    "contrast": "vislang.cli.contrast:contrast",
     "data elevater": "vislang.cli.data:elevater",
     "submit elevater": "vislang.cli.submit:elevater",
     "probe": "vislang.cli.probe:probe",
