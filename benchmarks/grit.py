@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from slicvit import model  # type: ignore[import-not-found]
-from vislang.localize.grit import GritSample, run_grit
+from vislang.localize.grit import run_grit
+from vislang.localize.grit_samples import GritSample
 from vislang.localize.slicvit import SlicVit
 
 SAMPLES, THEIRS_H = 21_078, 55.0

@@ -18,15 +18,9 @@ from PIL import Image
 from localize_cases import GOLDEN, SAMPLE, photos, samples_file  # noqa: F401  a fixture
 from vislang.errors import UserError
 from vislang.localize.baselines import random
-from vislang.localize.grit import (
-    Confidence,
-    distort,
-    make_distorted,
-    read_samples,
-    run_grit,
-    validate_submission,
-    write_submission,
-)
+from vislang.localize.grit import Confidence, run_grit
+from vislang.localize.grit_format import validate_submission, write_submission
+from vislang.localize.grit_samples import distort, make_distorted, read_samples
 
 
 def test_distortions_are_the_golden():
@@ -152,7 +146,9 @@ def test_a_killed_run_goes_on(tmp_path, photos, child_environment):
     program = """
 import sys, time
 from vislang.localize.baselines import random
-from vislang.localize.grit import read_samples, run_grit, write_submission
+from vislang.localize.grit import run_grit
+from vislang.localize.grit_format import write_submission
+from vislang.localize.grit_samples import read_samples
 plain = random()
 def slow(images, phrases):
     time.sleep(0.25)

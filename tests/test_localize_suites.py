@@ -13,12 +13,9 @@ from vislang.cli import main as cli
 from vislang.errors import UserError
 from vislang.localize.baselines import centre
 from vislang.localize.draw import draw, edges, sheet
-from vislang.localize.grit import (
-    judge_answers,
-    read_samples,
-    run_grit,
-    write_submission,
-)
+from vislang.localize.grit import judge_answers, run_grit
+from vislang.localize.grit_format import write_submission
+from vislang.localize.grit_samples import read_samples
 from vislang.localize.grounding import ground, judge, run_grounding
 from vislang.localize.phrases import (
     Grounded,

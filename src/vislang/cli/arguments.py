@@ -77,24 +77,50 @@ def read_arguments(
 def read_deep_values(
     values: dict[str, Any], given: Mapping[str, str], dicts: Iterable[str]
 ) -> None:
-    """Read `--options.knn.k 3` as a number, in place: jsonargparse leaves deep values as text.
+    """Set `--options.knn.k 3` in place, as a number.
 
-    >>> values = {"options": {"knn": {"k": "3"}}}
-    >>> read_deep_values(values, {"options.knn.k": "3"}, ["options"])
+    jsonargparse leaves deep values as text, and of several deep ones below one key, or of a whole
+    dict and a deep one, it keeps the last alone.
+
+    >>> values = {"options": {"knn": {"metric": "dot"}}}
+    >>> read_deep_values(values, {"options.knn.k": "3", "options.knn.metric": "dot"}, ["options"])
     >>> values
-    {'options': {'knn': {'k': 3}}}
+    {'options': {'knn': {'metric': 'dot', 'k': 3}}}
     """
+    for name in dicts:
+        start = name + "."
+        deep = [
+            (flag.removeprefix(start).split("."), text)
+            for flag, text in given.items()
+            if flag.startswith(start) and "." in flag.removeprefix(start)
+        ]
+        if not deep:
+            continue
+        *parents, last = name.split(".")
+        place: Any = values
+        for parent in parents:
+            place = place[parent]
+        whole = _yaml(given[name]) if name in given else {}
+        for path, text in deep:
+            key = path[0]
+            if not isinstance(place[last].get(key), dict):
+                continue  # of another kind: jsonargparse has said, or will say, what is wrong
+            if isinstance(whole, dict) and isinstance(whole.get(key), dict):
+                place[last][key] = whole[key] | place[last][key]
+            inner = place[last]
+            for part in path[:-1]:
+                inner = inner.setdefault(part, {}) if isinstance(inner, dict) else None
+            if isinstance(inner, dict):
+                inner[path[-1]] = _yaml(text)
+
+
+def _yaml(text: str) -> Any:
     import yaml
 
-    for flag, text in given.items():
-        if not any(flag.startswith(name + ".") for name in dicts):
-            continue
-        *parents, last = flag.split(".")
-        inner: Any = values
-        for parent in parents:
-            inner = inner.get(parent) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and inner.get(last) == text:
-            inner[last] = yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def dict_flags(function: Callable[..., Any]) -> list[str]:

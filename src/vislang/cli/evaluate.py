@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vislang.cli.localizing import SUITES as LOCALIZING
 from vislang.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def evaluate(
             read files of texts alone, SOURCE being their folder; a text tower is enough for them.
             all: everything that the model's sides, the source and TEXTS allow; what cannot be done
             is said and does not stop the others.
-            elevater reads its sets below DATA_ROOT, finetune trains on TRAIN_SOURCE: each by
-            itself (docs/evaluation.md).
+            elevater reads its sets below DATA_ROOT, finetune trains on TRAIN_SOURCE; grounding,
+            detection and grit read SOURCE as annotations, with the flags of `vislang localize` as
+            suite_options: each by itself (docs/evaluation.md).
         suite_options: arguments of evaluations, for example {zeroshot: {prompts: prompts.txt}}.
         texts: with --suite all, a folder below which words, sentences, passages and triplets find
             their files.
@@ -76,11 +78,16 @@ def evaluate(
         given = (source, source_options, train_source, train_options)
         evaluate_learning(model, suite, suite_options, given, (dataset, data_root), out, how)
         return
+    if set(LOCALIZING) & set(suite):
+        from vislang.cli.localizing import evaluate_localizer
+
+        evaluate_localizer(model, suite, suite_options, source, out, how)
+        return
     if suite == ("all",) and not dataset:
         from vislang.cli.everything import evaluate_everything
 
         given = (source, source_options, train_source, train_options)
-        evaluate_everything(model, given, texts, out, suite_options, how)
+        evaluate_everything(model, given, texts, data_root, out, suite_options, how)
         return
     if texts is not None:
         raise UserError(
@@ -237,21 +244,29 @@ def servable(
 ) -> list[str]:
     """Those evaluations (of all, if none are named) for which a source and a model with these
     sides have what they need."""
+    return [name for name, why in lacking(source, names, sides).items() if not why]
+
+
+def lacking(
+    source: "Source", names: Iterable[str] = (), sides: Iterable[str] = ("image", "text")
+) -> dict[str, str]:
+    """What each evaluation (of all, if none are named) lacks, in words; "" where nothing."""
     from vislang.evaluate import EVALUATIONS
     from vislang.evaluate.runner import build_evaluation
 
-    found = []
+    found = {}
     for name in names or EVALUATIONS:
         evaluation = build_evaluation(name)
         try:
             asked = evaluation.requests(source)
-        except UserError:
+        except UserError as error:
+            found[name] = str(error).split(". ")[0]
             continue
         wanted = {"image"} if asked.images or asked.features else set()
         if (asked.captions or asked.texts) and not asked.text_optional:
             wanted.add("text")
-        if wanted <= set(sides):
-            found.append(name)
+        lost = sorted(wanted - set(sides))
+        found[name] = f"the model has no {' and no '.join(lost)} side" if lost else ""
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,10 +70,25 @@ def draw(
     return image
 
 
+def drawn_segments(picture: np.ndarray, localizer: Any) -> list[tuple[str, Image.Image]]:
+    """The coarsest and the finest superpixels, if the localizer has any (`segments`)."""
+    from PIL import Image
+
+    if not hasattr(localizer, "segments"):
+        return []
+    maps = localizer.segments(picture)
+    ends = (maps[0], maps[-1]) if len(maps) > 1 else (maps[0],)
+    return [(f"{m.max() + 1} superpixels", Image.fromarray(edges(picture, m))) for m in ends]
+
+
 def sheet(
-    picture: np.ndarray, phrases: Sequence[str], found: Sequence[Located], side: int = 480
+    picture: np.ndarray,
+    phrases: Sequence[str],
+    found: Sequence[Located],
+    side: int = 480,
+    more: Sequence[tuple[str, Image.Image]] = (),
 ) -> Image.Image:
-    """The picture, then for each phrase its boxes and, where there is one, its heat-map."""
+    """For each phrase its boxes and, where there is one, its heat-map; then further pictures."""
     from PIL import Image, ImageDraw, ImageFont
 
     scale = min(1.0, side / max(picture.shape[:2]))
@@ -85,6 +100,7 @@ def sheet(
         tiles.append((phrase + score, draw(picture, one, heat=False)))
         if one.heat is not None:
             tiles.append(("heat: " + phrase, draw(picture, one)))
+    tiles += more
     columns = 2 if any(one.heat is not None for one in found) else min(3, max(1, len(tiles)))
     rows = -(-len(tiles) // columns)
     label, gap = 24, 8

@@ -6,12 +6,10 @@ killed run goes on where it stopped, and processes under torchrun share the piec
 
 from __future__ import annotations
 
-import io
-import json
+import functools
 import math
 import os
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,138 +20,14 @@ import numpy as np
 from vislang.data.decode import decode
 from vislang.data.sample import BadSample
 from vislang.errors import UserError
-from vislang.files import fingerprint, read_json, run_units, whole_file, write_json
+from vislang.evaluate.scores import Scores
+from vislang.files import fingerprint, read_json, run_units, write_json
+from vislang.localize.grit_samples import GritSample
+from vislang.localize.opening import Opening, opened
 from vislang.localize.protocol import Localizer
 from vislang.metrics import grit as measure
 from vislang.metrics.boxes import clip_boxes
-
-TASKS = tuple(measure.TASKS)
-BOXED = ("localization", "refexp")
-SUBSETS = ("ablation", "test")
-ANSWERS = {
-    "categorization": "words",
-    "vqa": "words",
-    "localization": "bboxes",
-    "refexp": "bboxes",
-    "segmentation": "masks",
-    "keypoint": "points",
-    "normal": "normal",
-}
-
-
-@dataclass(frozen=True)
-class GritSample:
-    """One sample: what is asked of which picture, and the truth where it is known."""
-
-    id: str
-    image: str
-    task: str
-    query: str
-    truth: Mapping[str, Any] | None = None
-    source: str = ""
-
-
-def read_samples(file: Path | str, tasks: Sequence[str] = BOXED) -> list[GritSample]:
-    """Samples of GRIT/samples/SUBSET/TASK.json, or of the released examples (task -> list).
-
-    Samples of tasks not asked for are left out; ids must be unique.
-    """
-    body = read_json(file)
-    rows: list[Mapping[str, Any]]
-    if isinstance(body, Mapping):  # released examples: they have no ids and know the truth
-        if any(
-            not isinstance(r, Mapping) or "image_path" not in r.get("input", ())
-            for some in body.values()
-            for r in (some if isinstance(some, list) else [some])
-        ):
-            raise UserError(
-                f"{file} has neither form of GRIT's samples: a list of {{example_id, image_id,"
-                " task_name, task_query}, or task -> list of {input: {image_path, task_query}}."
-            )
-        rows = [
-            {"example_id": f"{task}_{k}", "task_name": task, "image_id": r["input"]["image_path"],
-             "task_query": r["input"].get("task_query"), "gt": r.get("gt"), "src": r.get("src", "")}
-            for task, some in body.items() for k, r in enumerate(some)
-        ]  # fmt: skip
-    else:
-        rows = body
-    out: dict[str, GritSample] = {}
-    for place, row in enumerate(rows):
-        try:
-            task, name = str(row["task_name"]), str(row["example_id"])
-            image = str(row["image_id"])
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}, sample {place}: {error!r}. A sample has example_id, image_id, task_name."
-            ) from error
-        if task not in TASKS:
-            raise UserError(f"{file}: no task is called {task!r}. Known: {', '.join(TASKS)}.")
-        if task not in tasks:
-            continue
-        if name in out:
-            raise UserError(f"{file}: the example_id {name!r} occurs twice.")
-        out[name] = GritSample(
-            name,
-            image,
-            task,
-            str(row.get("task_query") or ""),
-            row.get("gt"),
-            str(row.get("src", "")),
-        )
-    if not out:
-        raise UserError(f"{file} holds no sample of {', '.join(tasks)}.")
-    return list(out.values())
-
-
-def distort(image: np.ndarray, delta: np.ndarray, out_of_range: str = "wrap") -> np.ndarray:
-    """image + delta as uint8: wrap (as GRIT generates its distorted pictures) or clip."""
-    if image.shape != delta.shape:
-        raise UserError(f"The delta is {list(delta.shape)}, the picture {list(image.shape)}.")
-    if out_of_range not in ("wrap", "clip"):
-        raise UserError(f"out_of_range must be wrap or clip, got {out_of_range!r}.")
-    wide = np.float64 if np.issubdtype(delta.dtype, np.floating) else np.int64
-    total = image.astype(wide) + delta.astype(wide)
-    if out_of_range == "clip":
-        return np.clip(total, 0, 255).astype(np.uint8)
-    return np.trunc(total).astype(np.int64).astype(np.uint8)
-
-
-def make_distorted(
-    root: Path | str, samples: Sequence[GritSample], deltas: Path | str, out_of_range: str = "wrap"
-) -> int:
-    """Write the distorted pictures of samples whose image lies in distorted/; how many were new.
-
-    Args:
-        root: the GRIT folder, pictures in root/images.
-        samples: of one task.
-        deltas: its dist_deltas_TASK_SUBSET.hdf5: example_id without "_dist" -> array.
-        out_of_range: see `distort`.
-    """
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise UserError("GRIT's distortions need the package h5py: pip install h5py.") from error
-    from PIL import Image
-
-    made = 0
-    images = Path(root) / "images"
-    with h5py.File(deltas, "r") as file:
-        for sample in samples:
-            parts = Path(sample.image).parts
-            target = images / sample.image
-            if "distorted" not in parts or target.exists():
-                continue
-            key = sample.id.removesuffix("_dist")
-            if key not in file:
-                raise UserError(f"{deltas} has no delta for {key!r}.")
-            # distorted/<task>/<original path>
-            original = images / Path(*parts[parts.index("distorted") + 2 :])
-            pixels = distort(decode(original), np.asarray(file[key]), out_of_range)
-            kind = {".jpg": "JPEG", ".jpeg": "JPEG"}.get(target.suffix.lower(), "PNG")
-            with whole_file(target) as handle:
-                Image.fromarray(pixels).save(handle, kind)
-            made += 1
-    return made
+from vislang.metrics.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -246,17 +120,29 @@ def _empty(sample: GritSample, reason: str) -> dict[str, Any]:
 
 
 def run_grit(
-    localizer: Localizer,
+    localizer: Localizer | Opening,
     samples: Sequence[GritSample],
     images: Path | str,
     folder: Path | str,
     *,
     confidence: Confidence = Confidence(),
     shard: int = 64,
+    engine: str = "serial",
+    workers: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, list[dict[str, Any]]] | None:
     """Answer all samples in resumable pieces; under torchrun each process does its share.
+
+    Args:
+        localizer: one, or for the engines processes and ray what opens it elsewhere.
+        samples, images, confidence: see `answer`.
+        folder: of the pieces.
+        shard: samples in a piece.
+        engine: serial, processes or ray.
+        workers: processes; by default all cores.
+        about: more of what the answers depend on.
+        progress: is told of each finished piece, and how long the rest may take.
 
     Returns:
         task -> entries in the samples' order, or None while other processes still work.
@@ -273,25 +159,19 @@ def run_grit(
                 "confidence": [confidence.a, confidence.b],
                 "samples": fingerprint([[s.id, s.image, s.query] for s in samples]),
                 **(about or {})}  # fmt: skip
-    started, done = time.monotonic(), [0]
     mine = list(units)[rank::world]
     left = [u for u in mine if not (folder / "units" / f"{u}.json").exists()]
-
-    def work(unit: str, place: Path) -> Mapping[str, Any]:
-        entries = answer(localizer, units[unit], images, confidence)
-        write_json(place / f"{unit}.json", entries)
-        return {"samples": len(entries), "without": sum("reason" in e for e in entries)}
-
-    def tell(unit: str, note: Mapping[str, Any]) -> None:
-        done[0] += 1
-        if progress:
-            spent = time.monotonic() - started
-            rest = spent / done[0] * (len(left) - done[0])
-            progress(f"{unit}: {done[0]} of {len(left)} pieces, {rest / 60:.1f} min left")
-
-    run_units(folder, mine, work, settings, on_done=tell)
-    missing = [u for u in units if not (folder / "units" / f"{u}.json").exists()]
-    if missing:
+    if engine == "serial":
+        work = functools.partial(_work, localizer, images, confidence, units)
+    else:
+        if not isinstance(localizer, Opening):
+            raise UserError(f"engine {engine!r} starts processes: give an Opening, not a model.")
+        for unit in left:  # a process is told the piece, not all samples
+            asked = [[s.id, s.image, s.task, s.query] for s in units[unit]]
+            write_json(folder / "asked" / f"{unit}.json", asked)
+        work = functools.partial(_work, localizer, images, confidence, None)
+    run_units(folder, mine, work, settings, engine, workers, on_done=_teller(len(left), progress))
+    if any(not (folder / "units" / f"{u}.json").exists() for u in units):
         return None
     return {
         task: [e for u in units if u.startswith(task) for e in read_json(folder / f"{u}.json")]
@@ -299,79 +179,36 @@ def run_grit(
     }
 
 
-def write_submission(
-    file: Path | str,
-    answers: Mapping[str, Sequence[Mapping[str, Any]]],
-    samples: Sequence[GritSample],
-    parameters: int,
-) -> Path:
-    """The zip that GRIT's server takes, written only when it is valid.
-
-    Args:
-        file: its name must be ablation.zip or test.zip.
-        answers: task -> entries.
-        samples: all samples of the subset; each task's must all be answered.
-        parameters: of the model, in millions.
-    """
-    file = Path(file)
-    subset = file.stem
-    if file.suffix != ".zip" or subset not in SUBSETS:
-        raise UserError(f"A submission is called ablation.zip or test.zip, not {file.name}.")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
-        files = {"params.json": {"params_in_millions": int(parameters)}}
-        for task, entries in answers.items():
-            keys = ("example_id", "confidence", ANSWERS[task])
-            files[f"{task}.json"] = [{k: e[k] for k in keys} for e in entries]  # type: ignore[assignment]
-        for name, body in files.items():
-            # A fixed date: the same answers are the same bytes.
-            info = zipfile.ZipInfo(f"{subset}/{name}", (1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            made.writestr(info, json.dumps(body))
-    validate_submission(buffer.getvalue(), subset, samples)
-    with whole_file(file) as handle:
-        handle.write(buffer.getvalue())
-    return file
+def _work(
+    localizer: Localizer | Opening,
+    images: Path | str,
+    confidence: Confidence,
+    units: Mapping[str, Sequence[GritSample]] | None,
+    unit: str,
+    place: Path,
+) -> Mapping[str, Any]:
+    if units is None:
+        some = [GritSample(*asked) for asked in read_json(place / "asked" / f"{unit}.json")]
+    else:
+        some = list(units[unit])
+    ready = opened(localizer) if isinstance(localizer, Opening) else localizer
+    entries = answer(ready, some, images, confidence)
+    write_json(place / f"{unit}.json", entries)
+    return {"samples": len(entries), "without": sum("reason" in e for e in entries)}
 
 
-def validate_submission(
-    data: bytes | Path, subset: str, samples: Sequence[GritSample]
-) -> dict[str, int]:
-    """Number of entries of each task in a submission; the first fault is an error."""
-    from vislang.localize.grit_format import check_entry
+def _teller(
+    pieces: int, progress: Callable[[str], None] | None
+) -> Callable[[str, Mapping[str, Any]], None]:
+    started, done = time.monotonic(), [0]
 
-    with zipfile.ZipFile(io.BytesIO(data) if isinstance(data, bytes) else data) as made:
-        names = [n for n in made.namelist() if not n.endswith("/")]
-        wrong = [n for n in names if not n.startswith(f"{subset}/")]
-        if wrong or f"{subset}/params.json" not in names:
-            raise UserError(
-                f"A submission is one folder {subset}/ with params.json; got {names[:9]}."
-            )
-        bodies = {n.partition("/")[2]: made.read(n) for n in names if n.endswith(".json")}
-    parameters = json.loads(bodies.pop("params.json"))
-    if not isinstance(parameters.get("params_in_millions"), int):
-        raise UserError("params.json must hold params_in_millions, a whole number.")
-    counts = {}
-    for name, body in bodies.items():
-        task = name.removesuffix(".json")
-        if task not in TASKS:
-            raise UserError(f"{name} belongs to no task. Known: {', '.join(TASKS)}.")
-        entries = json.loads(body)
-        seen: set[str] = set()
-        for place, entry in enumerate(entries):
-            check_entry(task, entry, place)
-            if entry["example_id"] in seen:
-                raise UserError(f"{name}: the example_id {entry['example_id']!r} occurs twice.")
-            seen.add(entry["example_id"])
-        expected = {s.id for s in samples if s.task == task}
-        if expected - seen:
-            some = sorted(expected - seen)
-            raise UserError(
-                f"{name} answers {len(seen)} samples, {len(some)} are missing, first {some[0]!r}:"
-                " GRIT refuses such a submission. Repeat the run to fill the gap."
-            )
-        counts[task] = len(entries)
-    return counts
+    def tell(unit: str, note: Mapping[str, Any]) -> None:
+        done[0] += 1
+        if progress:
+            rest = (time.monotonic() - started) / done[0] * (pieces - done[0])
+            progress(f"{unit}: {done[0]} of {pieces} pieces, {rest / 60:.1f} min left")
+
+    return tell
 
 
 def judge_answers(
@@ -396,5 +233,31 @@ def judge_answers(
                 metric = measure.vqa([entry["words"]], truth["words"])
             else:
                 continue
-            out.append(measure.Judged(sample.id, task, metric, float(entry["confidence"])))
+            out.append(
+                measure.Judged(
+                    sample.id, task, metric, float(entry["confidence"]), sample.new_source,
+                    sample.new_concept, sample.groups,
+                )
+            )  # fmt: skip
     return out
+
+
+def grit_scores(
+    judged: Sequence[measure.Judged], provenance: Mapping[str, Any] | None = None
+) -> Scores:
+    """All of GRIT's published numbers as scores; in per cent, as they are published."""
+    rows = measure.aggregate(judged)
+    values = {
+        name: Interval(row["value"], row["low"], row["high"], int(row["n"]), "as GRIT's 95%")
+        for name, row in rows.items()
+    }
+    per_sample = {
+        "metric": {"ids": [j.id for j in judged], "values": [j.metric for j in judged],
+                   "groups": [j.id.removesuffix("_dist") for j in judged]}
+    }  # fmt: skip
+    notes = [
+        "Values are per cent. Tasks that were not answered count 0 in agg.all, so that boxes alone"
+        " reach 14 at most; sameSrc and newSrc need two samples each."
+    ]
+    return Scores("grit", len(judged), values, per_sample=per_sample,
+                  provenance=dict(provenance or {}), notes=notes)  # fmt: skip

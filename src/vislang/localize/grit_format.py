@@ -1,12 +1,29 @@
-"""What an entry of a GRIT submission must look like, task by task."""
+"""A GRIT submission: what it must look like, task by task; written only when it is valid."""
 
 from __future__ import annotations
 
+import io
+import json
 import math
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vislang.errors import UserError
+from vislang.files import whole_file
+from vislang.localize.grit_samples import TASKS, GritSample
+
+SUBSETS = ("ablation", "test")
+ANSWERS = {
+    "categorization": "words",
+    "vqa": "words",
+    "localization": "bboxes",
+    "refexp": "bboxes",
+    "segmentation": "masks",
+    "keypoint": "points",
+    "normal": "normal",
+}
 
 
 def check_entry(task: str, entry: Any, place: int) -> None:
@@ -57,3 +74,76 @@ def _numbers(row: Any, width: int) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def write_submission(
+    file: Path | str,
+    answers: Mapping[str, Sequence[Mapping[str, Any]]],
+    samples: Sequence[GritSample],
+    parameters: int,
+) -> Path:
+    """The zip that GRIT's server takes, written only when it is valid.
+
+    Args:
+        file: its name must be ablation.zip or test.zip.
+        answers: task -> entries.
+        samples: all samples of the subset; each task's must all be answered.
+        parameters: of the model, in millions.
+    """
+    file = Path(file)
+    subset = file.stem
+    if file.suffix != ".zip" or subset not in SUBSETS:
+        raise UserError(f"A submission is called ablation.zip or test.zip, not {file.name}.")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as made:
+        files = {"params.json": {"params_in_millions": int(parameters)}}
+        for task, entries in answers.items():
+            keys = ("example_id", "confidence", ANSWERS[task])
+            files[f"{task}.json"] = [{k: e[k] for k in keys} for e in entries]  # type: ignore[assignment]
+        for name, body in files.items():
+            # A fixed date: the same answers are the same bytes.
+            info = zipfile.ZipInfo(f"{subset}/{name}", (1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            made.writestr(info, json.dumps(body))
+    validate_submission(buffer.getvalue(), subset, samples)
+    with whole_file(file) as handle:
+        handle.write(buffer.getvalue())
+    return file
+
+
+def validate_submission(
+    data: bytes | Path, subset: str, samples: Sequence[GritSample]
+) -> dict[str, int]:
+    """Number of entries of each task in a submission; the first fault is an error."""
+    with zipfile.ZipFile(io.BytesIO(data) if isinstance(data, bytes) else data) as made:
+        names = [n for n in made.namelist() if not n.endswith("/")]
+        wrong = [n for n in names if not n.startswith(f"{subset}/")]
+        if wrong or f"{subset}/params.json" not in names:
+            raise UserError(
+                f"A submission is one folder {subset}/ with params.json; got {names[:9]}."
+            )
+        bodies = {n.partition("/")[2]: made.read(n) for n in names if n.endswith(".json")}
+    parameters = json.loads(bodies.pop("params.json"))
+    if not isinstance(parameters.get("params_in_millions"), int):
+        raise UserError("params.json must hold params_in_millions, a whole number.")
+    counts = {}
+    for name, body in bodies.items():
+        task = name.removesuffix(".json")
+        if task not in TASKS:
+            raise UserError(f"{name} belongs to no task. Known: {', '.join(TASKS)}.")
+        entries = json.loads(body)
+        seen: set[str] = set()
+        for place, entry in enumerate(entries):
+            check_entry(task, entry, place)
+            if entry["example_id"] in seen:
+                raise UserError(f"{name}: the example_id {entry['example_id']!r} occurs twice.")
+            seen.add(entry["example_id"])
+        expected = {s.id for s in samples if s.task == task}
+        if expected - seen:
+            some = sorted(expected - seen)
+            raise UserError(
+                f"{name} answers {len(seen)} samples, {len(some)} are missing, first {some[0]!r}:"
+                " GRIT refuses such a submission. Repeat the run to fill the gap."
+            )
+        counts[task] = len(entries)
+    return counts

@@ -72,7 +72,13 @@ def _point(one: Any, size: Sequence[int]) -> list[float] | None:
         return list(measure.peak(one.heat, (size[0], size[1])))
     if one.best is None:
         return None
-    return [float(one.best[0] + one.best[2]) / 2, float(one.best[1] + one.best[3]) / 2]
+    return _middle(one.best)
+
+
+def _middle(box: Any) -> list[float] | None:
+    if box is None:
+        return None
+    return [float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2]
 
 
 def _record(phrase: Grounded, size: Sequence[int]) -> Record:
@@ -105,6 +111,8 @@ def judge(
 ) -> Scores:
     """Scores of records, with intervals over pictures.
 
+    "over_centre_iou50" is the paired difference from the box in the middle, on the same phrases.
+
     Args:
         records: of `ground`.
         several: boxes of one phrase count as their union (as zero-shot grounding merged them), or
@@ -129,9 +137,12 @@ def judge(
                 name = f"{prefix}accuracy_iou{round(100 * t)}{'' if strict else '_inclusive'}"
                 values[name] = _share(measure.hits(iou, t, strict), groups)
         values[f"{prefix}mean_iou"] = bootstrap_mean(iou, groups)
+    above = (overlaps[""] > 0.5).astype(float) - (overlaps["centre_"] > 0.5)
+    values["over_centre_iou50"] = bootstrap_mean(above, groups)
     pointed = {
         "": [r["point"] for r in records],
         "centre_": [[r["size"][1] / 2, r["size"][0] / 2] for r in records],
+        "random_": [_middle(_first(r.get("random"))) for r in records],
     }
     for prefix, points in pointed.items():
         right = np.array([_points_at(p, r["truth"]) for p, r in zip(points, records)])
@@ -143,8 +154,9 @@ def judge(
         for kind in kinds:
             mine = np.array([r["kind"] == kind for r in records])
             share = [float((overlaps[p][mine] > 0.5).mean()) for p in who]
-            rows.append([kind, int(mine.sum()), *share])
-        columns = ["kind", "n", "accuracy_iou50", "centre", "random"]
+            own = _share(overlaps[""][mine] > 0.5, groups[mine])
+            rows.append([kind, int(mine.sum()), share[0], own.low, own.high, *share[1:]])
+        columns = ["kind", "n", "accuracy_iou50", "low", "high", "centre", "random"]
         tables["per_kind"] = {"columns": columns, "rows": rows}
     reasons: dict[str, int] = {}
     for r in records:

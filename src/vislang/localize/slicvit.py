@@ -177,6 +177,10 @@ class SlicVit:
         texts, notes = self.phrases(phrases)
         return (F.normalize(rows, dim=-1) @ texts.to(rows.device).T).cpu().numpy(), notes
 
+    def segments(self, picture: np.ndarray) -> np.ndarray:
+        """The label maps [L, h, w] of a picture, as its shrunken form has them."""
+        return self.superpixels([self._resized(picture)])[0]
+
     def _resized(self, picture: np.ndarray) -> np.ndarray:
         return resized(picture, self.vit, self.options.size, self.options.aspect)
 

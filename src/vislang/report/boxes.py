@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vislang.files import write_whole
+from vislang.files import write_json, write_whole
+from vislang.report.gallery import Draw, Group, drawn_group, gallery
 from vislang.report.markup import Html, clip, foreign, join, tag
 from vislang.report.page import _document, _entry, _section
-from vislang.report.pictures import data_address
 from vislang.report.sections import Section
 from vislang.report.tables import facts, metrics, named_tables, plain_text
 from vislang.report.values import read_values
 
-SHOWN, SIDE = 8, 360
-Draw = Callable[[Mapping[str, Any]], "Any | None"]
+SHOWN = 8
 
 
 def write_boxes(
@@ -28,8 +27,9 @@ def write_boxes(
     out: Path | str,
     shown: int = SHOWN,
     seed: int = 0,
+    more: Sequence[Group] = (),
 ) -> Path:
-    """Write one offline page about grounded phrases.
+    """Write one offline page about grounded phrases, and its pictures as gallery.json beside it.
 
     Args:
         scores: the body of a scores file of `grounding`.
@@ -38,13 +38,16 @@ def write_boxes(
         out: the file.
         shown: phrases of each kind in the gallery.
         seed: of the random ones.
+        more: further rows of pictures.
     """
+    groups = [*_groups(scores, records, draw, shown, seed), *more]
+    write_json(Path(out).with_name("gallery.json"), groups)
     sections = [
         Section("numbers", "How often the box is right", _numbers(scores)),
         Section(
             "gallery",
             "Best, worst and random phrases",
-            _gallery(scores, records, draw, shown, seed),
+            gallery(groups),
         ),
         Section("made", "How this was made", _made(scores)),
     ]
@@ -92,46 +95,29 @@ def _numbers(scores: Mapping[str, Any]) -> Html:
     return join(parts)
 
 
-def _gallery(
+def _groups(
     scores: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
     draw: Draw,
     shown: int,
     seed: int,
-) -> Html:
+) -> list[Group]:
     overlap = (scores.get("per_sample") or {}).get("iou") or {"ids": [], "values": []}
     iou = dict(zip(overlap["ids"], overlap["values"]))
     usable = [r for r in records if not r.get("reason")]
     order = sorted(usable, key=lambda r: -float(iou.get(r["id"]) or 0))
     drawn = random.Random(seed).sample(usable, min(shown, len(usable)))
-    parts = [tag("p", "Found: red. True: blue. Brighter: the heat-map.", class_="note")]
-    for title, some in (
-        ("Best", order[:shown]), ("Worst", order[::-1][:shown]), ("Random", drawn),
-    ):  # fmt: skip
-        cards = [_card(record, iou.get(record["id"]), draw) for record in some]
-        parts.append(tag("h3", title))
-        parts.append(tag("div", cards or tag("p", "There is none."), class_="curves"))
-    return join(parts)
 
+    def told(record: Mapping[str, Any]) -> str:
+        found = iou.get(record["id"])
+        return "no overlap" if found is None or not np.isfinite(found) else f"overlap {found:.2f}"
 
-def _card(record: Mapping[str, Any], iou: float | None, draw: Draw) -> Html:
-    try:
-        image = draw(record)
-    except Exception as error:  # the page is made all the same
-        return tag("p", foreign(clip(str(error), 200)), class_="missing")
-    shown = tag("span", "no picture", class_="missing")
-    if image is not None:
-        image.thumbnail((SIDE, SIDE))
-        shown = tag(
-            "img", src=data_address(image), width=image.width, height=image.height,
-            alt=f"boxes for {clip(str(record['text']), 80)}",
-        )  # fmt: skip
-    told = f"overlap {iou:.2f}" if iou is not None and np.isfinite(iou) else "no overlap"
-    return tag(
-        "figure",
-        shown,
-        tag("figcaption", tag("span", foreign(record["text"], 120)), tag("small", told)),
-    )
+    return [
+        drawn_group(title, some, told, draw)
+        for title, some in (
+            ("Best", order[:shown]), ("Worst", order[::-1][:shown]), ("Random", drawn),
+        )
+    ]  # fmt: skip
 
 
 def _made(scores: Mapping[str, Any]) -> Html:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vislang.report import examples, matrices, scatter, shifts
 from vislang.report.collect import Run, Score
+from vislang.report.gallery import kept_gallery
 from vislang.report.markup import Html, foreign, join, tag
 from vislang.report.pictures import Finder, Origin, Pictures
 from vislang.report.tables import metrics, named_tables, settings
@@ -24,6 +25,10 @@ TITLES = {
     "robustness": "Robustness to described shifts",
     "transfer": "Probes across domains",
     "subspace": "Class and domain in the embedding",
+    "grounding": "Phrase grounding",
+    "shifts": "Grounding under shifts",
+    "detection": "Detection",
+    "grit": "GRIT",
     "typographic": "Words written on images",
     "bias": "Groups of images, groups of captions",
 }
@@ -31,7 +36,7 @@ TITLES = {
 HEADLINE = re.compile(
     r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot"
     r"|best_accuracy|wise_accuracy|shifted_accuracy|fitted_on_unchanged_accuracy|domain_share"
-    r"|word_wins)$"
+    r"|word_wins|accuracy_iou50|centre_accuracy_iou50|AP|AP50|acc\.any\.agg\.loc)$"
 )
 MOST_HEADLINES = 2  # of one evaluation
 
@@ -79,6 +84,7 @@ def evaluation(run: Run, score: Score, finder: Finder, id_: str) -> Html:
         _values_and_notes(score),
         [tag("p", foreign(note), class_="missing") for note in pictures.notes],
         _parts(score, pictures, _classes(run)),
+        kept_gallery(run.folder, score.provenance.get("gallery")),
         _provenance(score),
         id=id_,
         class_="evaluation",
