@@ -11,6 +11,7 @@ from vislang.localize import owl as owls
 from vislang.localize import regionclip as regions
 from vislang.localize.dense import Dense, dense_features, neighbourhood
 from vislang.localize.proposals import selective_search
+from vislang.localize.region_proposals import propose, torchvision_rpn
 from vislang.localize.resnet import Resnet, pixel_features
 from vislang.localize.vit import open_vit
 from vislang.lookup import lookup
@@ -124,9 +125,7 @@ def test_proposals_are_chosen_as_the_original_does():
         ("rpn_nms09_pre40_post50", 0.9, 50),
         ("rpn_nms07_pre40_post20", 0.7, 20),
     ):
-        boxes, logits = regions.propose(
-            *levels, (160, 240), overlap=overlap, before=40, after=after
-        )
+        boxes, logits = propose(*levels, (160, 240), overlap=overlap, before=40, after=after)
         torch.testing.assert_close(boxes, tensor(f"region.{name}_boxes"))
         torch.testing.assert_close(logits, tensor(f"region.{name}_logits"))
 
@@ -139,6 +138,75 @@ def test_given_boxes_take_the_place_of_proposals(resnet_model):
     assert sorted(map(tuple, found.boxes.round().tolist())) == sorted(map(tuple, given.tolist()))
     with pytest.raises(UserError, match="rpn"):
         regions.RegionClip(resnet_model, proposals="rpn")
+
+
+@pytest.fixture(scope="module")
+def rpn(tmp_path_factory):
+    """torchvision's smaller Faster R-CNN with random weights: the net, and its file."""
+    from safetensors.torch import save_file
+    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
+
+    torch.manual_seed(0)
+    net = fasterrcnn_mobilenet_v3_large_fpn(
+        weights=None, weights_backbone=None, min_size=64, max_size=1333,
+        rpn_nms_thresh=0.9, rpn_pre_nms_top_n_test=1000, rpn_post_nms_top_n_test=1000,
+        rpn_score_thresh=0.0,
+    ).eval()  # fmt: skip
+    with torch.no_grad():  # as initialised, all logits are 0 within 1e-9
+        net.rpn.head.cls_logits.weight *= 1e9
+        net.rpn.head.bbox_pred.weight *= 1e8
+    file = tmp_path_factory.mktemp("rpn") / "rpn.safetensors"
+    parts = {k: v for k, v in net.state_dict().items() if not k.startswith("roi_heads.")}
+    save_file(parts, file)
+    return net, str(file)
+
+
+def test_proposals_are_torchvisions(rpn):
+    net, file = rpn
+    run = torchvision_rpn(file, 64)
+    for image in (picture("coffee_wide"), picture("astronaut_tall")):
+        boxes, logits = run(image)
+        with torch.no_grad():
+            small, _ = net.transform([torch.from_numpy(image.copy()).permute(2, 0, 1) / 255])
+            theirs = net.rpn(small, net.backbone(small.tensors))[0][0]
+        size = small.image_sizes[0]
+        theirs *= torch.tensor([image.shape[1] / size[1], image.shape[0] / size[0]] * 2)
+        assert len(boxes) > 20 and (logits < 0).any() and (logits > 0).any()
+        torch.testing.assert_close(boxes, theirs, atol=1e-2, rtol=1e-4)
+        assert (boxes[:, 2:] <= torch.tensor(image.shape[1::-1]) + 1e-2).all()
+    thin, _ = run(np.zeros((1, 40, 3), np.uint8))
+    assert thin.isfinite().all() and (thin[:, 2:] <= torch.tensor([40.01, 1.01])).all()
+
+
+@pytest.mark.parametrize("fusion", regions.FUSIONS)
+def test_regions_of_an_rpn_have_finite_scores(resnet_model, rpn, fusion):
+    options = {"proposals": "rpn", "rpn": rpn[1], "rpn_size": 64, "shorter": 64, "fusion": fusion}
+    localizer = regions.RegionClip(resnet_model, boxes=5, threshold=0.0, batch=7, **options)
+    wide = picture("coffee_wide")
+    found = localizer([wide], [["a cup", "a spoon"]])[0]
+    for one in found:
+        assert np.isfinite(one.scores).all() and np.isfinite(one.boxes).all()
+        assert (np.diff(one.scores) <= 0).all() and (one.boxes >= 0).all()
+        assert (one.boxes[:, 2:] <= np.array(wide.shape[1::-1]) + 1e-2).all()
+        assert fusion == "logit" or (one.scores <= 1).all()
+    assert [len(one.boxes) for one in found] == [5, 5]
+    given = np.array([[10, 10, 200, 200], [300, 50, 500, 350]], np.float32)
+    chosen = localizer([wide], [["a cup"]], [given])[0][0]  # they need no RPN
+    assert sorted(map(tuple, chosen.boxes.round().tolist())) == sorted(map(tuple, given.tolist()))
+    empty = localizer([wide], [["a cup"]], [np.zeros((0, 4), np.float32)])[0][0]
+    assert not len(empty.boxes) and empty.notes == ("there is no proposal",)
+
+
+def test_what_is_no_rpn_is_said(resnet_model, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"none")
+    for name, words in (("a", "1 are strange"), ("b", "can be read"), ("c", "can be read")):
+        with pytest.raises(UserError, match=words):
+            regions.RegionClip(
+                resnet_model, proposals="rpn", rpn=str(tmp_path / f"{name}.safetensors")
+            )
 
 
 @pytest.fixture(scope="module")

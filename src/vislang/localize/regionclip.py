@@ -10,7 +10,7 @@ B: boxes, C: classes, D: joint width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,15 @@ from torch import Tensor
 from vislang.config import to_dict
 from vislang.devices import pick_device
 from vislang.errors import UserError
-from vislang.localize.protocol import PLAIN, Located, Phrases, checked, with_options
+from vislang.localize.protocol import (
+    PLAIN,
+    Located,
+    Phrases,
+    checked,
+    nothing,
+    with_options,
+)
+from vislang.localize.region_proposals import grid_boxes, torchvision_rpn
 from vislang.localize.resnet import find_resnet
 
 if TYPE_CHECKING:
@@ -117,99 +125,21 @@ def select(
     return Selected(boxes[rows], scores[rows, classes], classes, rows)
 
 
-def propose(
-    boxes: Sequence[Float[Tensor, "n 4"]],
-    logits: Sequence[Float[Tensor, " n"]],
-    size: tuple[int, int],
-    *,
-    overlap: float = 0.9,
-    before: int = 1000,
-    after: int = 1000,
-) -> tuple[Tensor, Tensor]:
-    """The best proposals of all levels of a region proposal network, by logit.
-
-    Each level's best `before`, clipped, empty ones dropped, suppressed within the level; then the
-    best `after` overall.
-    """
-    from torchvision.ops import batched_nms, clip_boxes_to_image
-
-    some, levels, strength = [], [], []
-    for level, (box, logit) in enumerate(zip(boxes, logits)):
-        top = logit.topk(min(before, len(logit)))
-        some.append(clip_boxes_to_image(box[top.indices], size))
-        strength.append(top.values)
-        levels.append(torch.full((len(top.values),), level))
-    all_boxes, all_logits = torch.cat(some), torch.cat(strength)
-    filled = ((all_boxes[:, 2:] - all_boxes[:, :2]) > 0).all(1) & all_logits.isfinite()
-    all_boxes, all_logits = all_boxes[filled], all_logits[filled]
-    kept = batched_nms(
-        all_boxes, all_logits, torch.cat(levels).to(all_boxes.device)[filled], overlap
-    )[:after]
-    return all_boxes[kept], all_logits[kept]
-
-
-def grid_boxes(size: tuple[int, int], sides: Sequence[int] = (64, 128, 256, 512)) -> Tensor:
-    """Boxes of several sizes and shapes all over a picture: proposals without any network."""
-    found = [[0.0, 0.0, float(size[1]), float(size[0])]]
-    for side in sides:
-        for ratio in (0.5, 1.0, 2.0):
-            h, w = side * ratio**0.5, side / ratio**0.5
-            if h > size[0] or w > size[1]:
-                continue
-            for y in np.arange(0, size[0] - h + 1, h / 2):
-                found += [[x, y, x + w, y + h] for x in np.arange(0, size[1] - w + 1, w / 2)]
-    return torch.tensor(found, dtype=torch.float32)
-
-
-def torchvision_rpn(weights: str, size: int = 800) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
-    """Proposals and logits by the RPN of torchvision's Faster R-CNN (ResNet-50 FPN).
-
-    Args:
-        weights: a state dict as .safetensors; empty for random weights (tests).
-        size: of the shorter side inside the network.
-    """
-    from torchvision.models.detection import fasterrcnn_resnet50_fpn
-
-    net: Any = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=size).eval()
-    if weights:
-        from safetensors.torch import load_file
-
-        net.load_state_dict(load_file(weights))
-
-    def run(picture: np.ndarray) -> tuple[Tensor, Tensor]:
-        image = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
-        with torch.no_grad():
-            small, _ = net.transform([image])
-            maps = list(net.backbone(small.tensors).values())
-            logits, deltas = net.rpn.head(maps)
-            anchors = net.rpn.anchor_generator(small, maps)
-            counts = [o[0].numel() for o in logits]
-            flat = [o.permute(0, 2, 3, 1).reshape(-1) for o in logits]
-            turned = [
-                d.view(1, -1, 4, *d.shape[2:]).permute(0, 3, 4, 1, 2).reshape(-1, 4) for d in deltas
-            ]
-            boxes = net.rpn.box_coder.decode(torch.cat(turned), anchors)[:, 0]
-            found, strength = propose(boxes.split(counts), flat, small.image_sizes[0])
-        height, width = small.image_sizes[0]
-        scale = [picture.shape[1] / width, picture.shape[0] / height] * 2
-        return found * torch.tensor(scale), strength
-
-    return run
-
-
 @dataclass(frozen=True)
 class RegionOptions:
     """Options of `regionclip`.
 
     Args:
         proposals: grid (many fixed boxes), or rpn (torchvision's, needs `rpn`).
-        rpn: .safetensors of torchvision's fasterrcnn_resnet50_fpn.
+        rpn: .safetensors of torchvision's fasterrcnn_resnet50_fpn or of the one on MobileNet v3.
+        rpn_size: pixels of the shorter side inside the RPN.
         shorter: pixels of the shorter side.
         longest: pixels of the longer side at most.
         fusion: of objectness: sigmoid, none, or logit (published).
         threshold: least score.
         overlap: of suppression within a phrase.
         boxes: at most so many a phrase.
+        batch: regions in one pass of the last stage.
         background: phrases are compared with an all-zero background only, each alone; false makes
             the phrases of a picture compete as classes do.
         templates: prompts with {} whose embeddings are averaged.
@@ -217,12 +147,14 @@ class RegionOptions:
 
     proposals: str = "grid"
     rpn: str = ""
+    rpn_size: int = 800
     shorter: int = 800
     longest: int = 1333
     fusion: str = "sigmoid"
     threshold: float = 0.001
     overlap: float = 0.5
     boxes: int = 1
+    batch: int = 64
     background: bool = True
     templates: tuple[str, ...] = PLAIN
 
@@ -244,7 +176,7 @@ class RegionClip:
         self.model = model.eval()
         self.net = find_resnet(model, "The localizer regionclip")
         self.phrases = Phrases(model, o.templates)
-        self._rpn = torchvision_rpn(o.rpn) if o.proposals == "rpn" else None
+        self._rpn = torchvision_rpn(o.rpn, o.rpn_size) if o.proposals == "rpn" else None
 
     def __call__(
         self,
@@ -281,12 +213,17 @@ class RegionClip:
             proposals = proposals * factor
         else:
             proposals = grid_boxes(size)
+        if not len(proposals):
+            return [nothing("there is no proposal") for _ in phrases]
         texts, notes = self.phrases(phrases)
         device = next(self.net.parameters()).device
         with torch.no_grad():
             image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None].to(device)
             features = stem_features(self.net, tower.pixels(image))  # type: ignore[operator]
-            rows = region_embeddings(self.net, features, [proposals.to(device)]).float().cpu()
+            rows = torch.cat([
+                region_embeddings(self.net, features, [some.to(device)]).float().cpu()
+                for some in proposals.split(o.batch)
+            ])  # fmt: skip
         out = []
         for k, told in enumerate(notes):
             chosen = texts[k : k + 1].cpu() if o.background else texts.cpu()
