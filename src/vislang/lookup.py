@@ -7,7 +7,7 @@ that the user typed it (`trusted`); a config that came with a downloaded checkpo
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vislang.errors import UserError
@@ -136,3 +136,23 @@ def one_line(table: Mapping[str, str], name: str) -> str:
         if text := ast.get_docstring(node):
             return text.strip().split("\n")[0]
     return (ast.get_docstring(ast.parse(source)) or "").strip().split("\n")[0]
+
+
+def lazily(package: str, where: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose names load with the modules that hold them (PEP 562).
+
+    >>> lazily("vislang.embed", {"embed_source": "vislang.embed.source"})("Embedder")
+    Traceback (most recent call last):
+    AttributeError: module 'vislang.embed' has no attribute 'Embedder'
+
+    Args:
+        package: the `__name__` of the package.
+        where: name -> module.
+    """
+
+    def find(name: str) -> Any:
+        if name in where:
+            return getattr(importlib.import_module(where[name]), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find

@@ -7,7 +7,7 @@ To add one: a file here with a class that has `name`, `requests`, `score` and `s
 constructor's arguments are its options, and a line in EVALUATIONS.
 """
 
-from typing import Any
+from vislang.lookup import lazily
 
 EVALUATIONS: dict[str, str] = {
     "zeroshot": "vislang.evaluate.zeroshot:ZeroShot",
@@ -19,23 +19,18 @@ EVALUATIONS: dict[str, str] = {
     "overview": "vislang.evaluate.overview:Overview",
 }
 
-_LAZY = {
-    "evaluate": "vislang.evaluate.runner",
-    "build_evaluation": "vislang.evaluate.runner",
-    "make_judge": "vislang.evaluate.judge",
-    "judge_from_config": "vislang.evaluate.judge",
-    "Scores": "vislang.evaluate.scores",
-    "read_scores": "vislang.evaluate.scores",
-    "write_scores": "vislang.evaluate.scores",
-    "Requests": "vislang.evaluate.requests",
-    "Embeddings": "vislang.evaluate.requests",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """The functions and records load when they are used: `vislang list` must not import torch."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The functions and records load when they are used: `vislang list` must not import torch.
+__getattr__ = lazily(
+    __name__,
+    {
+        "evaluate": "vislang.evaluate.runner",
+        "build_evaluation": "vislang.evaluate.runner",
+        "make_judge": "vislang.evaluate.judge",
+        "judge_from_config": "vislang.evaluate.judge",
+        "Scores": "vislang.evaluate.scores",
+        "read_scores": "vislang.evaluate.scores",
+        "write_scores": "vislang.evaluate.scores",
+        "Requests": "vislang.evaluate.requests",
+        "Embeddings": "vislang.evaluate.requests",
+    },
+)

@@ -1,6 +1,8 @@
 """Training: the seam, the optimizer, checkpoints, and one readable loop."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vislang.lookup import lazily
 
 if TYPE_CHECKING:
     from vislang.train.loop import Judge, train
@@ -8,17 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Judge", "Stopped", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    """`train` and `Stopped`, imported when they are asked for: parts of this folder (the seam,
-    the optimizer) are of use without the loop and all that it brings along.
-    """
-    if name in ("train", "Judge"):
-        from vislang.train import loop
-
-        return getattr(loop, name)
-    if name == "Stopped":
-        from vislang.train.stop import Stopped
-
-        return Stopped
-    raise AttributeError(name)
+# Parts of this folder (the seam, the optimizer) are of use without the loop and what it brings.
+__getattr__ = lazily(
+    __name__,
+    {
+        "Judge": "vislang.train.loop",
+        "train": "vislang.train.loop",
+        "Stopped": "vislang.train.stop",
+    },
+)

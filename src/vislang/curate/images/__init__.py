@@ -4,7 +4,7 @@ from vislang.curate.images import search_images
 search_images("words/", "images/", providers=("openverse",), per_word=100)
 """
 
-from typing import Any
+from vislang.lookup import lazily
 
 PROVIDERS: dict[str, str] = {
     "openverse": "vislang.curate.images.openverse:Openverse",
@@ -12,17 +12,12 @@ PROVIDERS: dict[str, str] = {
     "wikimedia": "vislang.curate.images.wikimedia:Wikimedia",
 }
 
-_LAZY = {
-    "Searching": "vislang.curate.images.job",
-    "search_images": "vislang.curate.images.job",
-    "join_images": "vislang.curate.images.join",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """pyarrow loads when something is searched for."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# pyarrow loads when something is searched for.
+__getattr__ = lazily(
+    __name__,
+    {
+        "Searching": "vislang.curate.images.job",
+        "search_images": "vislang.curate.images.job",
+        "join_images": "vislang.curate.images.join",
+    },
+)

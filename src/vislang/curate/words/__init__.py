@@ -4,22 +4,17 @@ from vislang.curate.words import RULES, count_words
 count_words("enwiki-pages-articles.xml.bz2", "words/", RULES["original"])
 """
 
-from typing import Any
+from vislang.lookup import lazily
 
-_LAZY = {
-    "RULES": "vislang.curate.words.rules",
-    "Rules": "vislang.curate.words.rules",
-    "count_words": "vislang.curate.words.job",
-    "plain_text": "vislang.curate.words.wikitext",
-    "read_pages": "vislang.curate.words.dump",
-    "read_words": "vislang.curate.words.job",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """The parser of wikitext loads when something is counted."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The parser of wikitext loads when something is counted.
+__getattr__ = lazily(
+    __name__,
+    {
+        "RULES": "vislang.curate.words.rules",
+        "Rules": "vislang.curate.words.rules",
+        "count_words": "vislang.curate.words.job",
+        "plain_text": "vislang.curate.words.wikitext",
+        "read_pages": "vislang.curate.words.dump",
+        "read_words": "vislang.curate.words.job",
+    },
+)

@@ -8,24 +8,19 @@ Families: "described" (the 18, DOMAINS), "cifar" (corrupted CIFAR, ten corruptio
 and "imagenet_c" (19 corruptions, severity 1-5). An operation of your own is a function of pixels.
 """
 
-from typing import Any
+from vislang.lookup import lazily
 
-_LAZY = {
-    "CIFAR": "vislang.data.domains.corruptions",
-    "DOMAINS": "vislang.data.domains.table",
-    "Domain": "vislang.data.domains.domain",
-    "IMAGENET_C": "vislang.data.domains.corruptions",
-    "apply_domains": "vislang.data.domains.apply",
-    "each_domain": "vislang.data.domains.apply",
-    "open_domains": "vislang.data.domains.names",
-    "own_domain": "vislang.data.domains.names",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Loaded when asked for, so that a list of names needs neither numpy nor OpenCV."""
-    import importlib
-
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Loaded when asked for, so that a list of names needs neither numpy nor OpenCV.
+__getattr__ = lazily(
+    __name__,
+    {
+        "CIFAR": "vislang.data.domains.corruptions",
+        "DOMAINS": "vislang.data.domains.table",
+        "Domain": "vislang.data.domains.domain",
+        "IMAGENET_C": "vislang.data.domains.corruptions",
+        "apply_domains": "vislang.data.domains.apply",
+        "each_domain": "vislang.data.domains.apply",
+        "open_domains": "vislang.data.domains.names",
+        "own_domain": "vislang.data.domains.names",
+    },
+)
