@@ -95,6 +95,45 @@ def photos(tmp_path) -> Path:
     return folder
 
 
+def save_dino(folder: Path) -> str:
+    """A Grounding DINO with random weights and a few words, as transformers saves one."""
+    import transformers as t
+
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] . a cup spoon of coffee red line".split()  # noqa: SIM905
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        ".",
+        "a",
+        "cup",
+        "spoon",
+        "of",
+        "coffee",
+        "red",
+        "line",
+    ]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    t.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    t.GroundingDinoImageProcessor(size={"shortest_edge": 48, "longest_edge": 96}).save_pretrained(
+        folder
+    )
+    vision = {"image_size": 64, "embed_dim": 12, "depths": [1] * 4, "num_heads": [1, 1, 2, 2],
+              "window_size": 4, "out_indices": [2, 3, 4]}  # fmt: skip
+    text = {"model_type": "bert", "vocab_size": len(words), "hidden_size": 64,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+            "max_position_embeddings": 64}  # fmt: skip
+    torch.manual_seed(0)
+    config = t.GroundingDinoConfig(
+        backbone_config=t.SwinConfig(**vision), text_config=text, d_model=64, encoder_layers=1,
+        decoder_layers=2, encoder_ffn_dim=32, decoder_ffn_dim=32, encoder_attention_heads=2,
+        decoder_attention_heads=2, num_queries=12, max_text_len=32,
+    )  # fmt: skip
+    t.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    return str(folder)
+
+
 SAMPLE = {"example_id": "a", "image_id": "123.jpg", "task_name": "localization",
           "task_query": "cup", "task_bbox": None, "output_options": None}  # fmt: skip
 

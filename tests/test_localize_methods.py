@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from localize_cases import GOLDEN, open_clip_config, picture, small_model
+from localize_cases import GOLDEN, open_clip_config, picture, save_dino, small_model
 from vislang.errors import UserError
 from vislang.localize import LOCALIZERS
 from vislang.localize import owl as owls
@@ -317,7 +317,7 @@ def test_phrases_against_others():
 
 
 @pytest.mark.parametrize("name", LOCALIZERS)
-def test_every_localizer_keeps_the_contract(name, resnet_model, tiny_owl):
+def test_every_localizer_keeps_the_contract(name, resnet_model, tiny_owl, tmp_path):
     options = {"levels": [5, 9]} if name == "slicvit" else {}
     if name == "regionclip":
         options = {"shorter": 64}
@@ -326,6 +326,7 @@ def test_every_localizer_keeps_the_contract(name, resnet_model, tiny_owl):
         "regionclip": resnet_model,
         "owlvit": str(tiny_owl["owlvit"]),
         "owlv2": str(tiny_owl["owlv2"]),
+        "grounding_dino": save_dino(tmp_path) if name == "grounding_dino" else "",
     }.get(name, small_model())
     localizer = lookup("localizer", LOCALIZERS, name)(spec, "cpu", **options)
     assert localizer.name == name and isinstance(localizer.settings, dict)

@@ -15,6 +15,7 @@ LOCALIZERS: dict[str, str] = {
     "regionclip": "vislang.localize.regionclip:build",
     "owlvit": "vislang.localize.owl:build",
     "owlv2": "vislang.localize.owl:build",
+    "grounding_dino": "vislang.localize.grounding_dino:build",
     "centre": "vislang.localize.baselines:centre",
     "random": "vislang.localize.baselines:random",
 }
