@@ -99,21 +99,8 @@ def save_dino(folder: Path) -> str:
     """A Grounding DINO with random weights and a few words, as transformers saves one."""
     import transformers as t
 
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] . a cup spoon of coffee red line".split()  # noqa: SIM905
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        ".",
-        "a",
-        "cup",
-        "spoon",
-        "of",
-        "coffee",
-        "red",
-        "line",
-    ]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, ".", "a", "cup", "spoon", "of", "coffee", "red", "line"]
     (folder / "vocab.txt").write_text("\n".join(words))
     t.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     t.GroundingDinoImageProcessor(size={"shortest_edge": 48, "longest_edge": 96}).save_pretrained(
