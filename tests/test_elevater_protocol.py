@@ -17,6 +17,7 @@ from vislang.evaluate.elevater.linear import Probed, batches_of, lenient_metric,
 from vislang.evaluate.elevater.search import DECAYS, FIRST, RATES, search
 from vislang.evaluate.elevater.subsets import divide, few_shot
 from vislang.metrics.elevater import elevater_metric
+from vislang.metrics.features import unit
 
 HERE = Path(__file__).parent / "golden"
 PROTOCOL = json.loads((HERE / "elevater_protocol.json").read_text())
@@ -223,6 +224,30 @@ def test_the_penalty_is_chosen_on_held_out_samples(toy, name):
     p = probabilities(found.logits(toy[f"{name}/test_features"]), several)
     ours = score(p, toy[f"{name}/test_labels"].astype(np.int64))
     assert ours > score(toy[f"{name}/zeroshot"], toy[f"{name}/test_labels"].astype(np.int64)) + 0.1
+
+
+def test_of_several_labels_the_anchored_head_begins_at_zero_shots_ranking():
+    # As those of CLIP, all cosines are far above 0 and near to each other.
+    rng = np.random.default_rng(0)
+    common = 4 * unit(rng.normal(size=(1, 16)))
+    x, asked = (unit(common + 0.1 * rng.normal(size=(n, 16))) for n in (60, 40))
+    text = 100 * unit(common + rng.normal(size=(5, 16)))
+    y, label = (
+        (z @ text.T + rng.normal(size=(len(z), 5)) > (z @ text.T).mean(0) + 1).astype(np.int64)
+        for z in (x, asked)
+    )
+    (head,) = fit_path(x, y, text, [np.inf])
+    share = probabilities(head.logits(x), several=True).mean(0)
+    np.testing.assert_allclose(share, y.mean(0), atol=1e-6)  # each class as often as it is right
+
+    def score(rows):
+        return elevater_metric("11point_mAP", rows, label, "standard")
+
+    logits = head.logits(asked)
+    wanted = score(asked @ text.T)
+    assert score(probabilities(logits, several=True).astype(np.float32)) == wanted
+    without = logits - head.bias
+    assert score(probabilities(without, several=True).astype(np.float32)) < wanted - 0.1
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -1,6 +1,7 @@
 """`vislang evaluate --suite all`: what a model, its source and a folder of texts allow."""
 
 import json
+import shutil
 
 import pytest
 
@@ -72,6 +73,54 @@ def test_one_that_fails_does_not_stop_the_others(run, texts, tmp_path, capsys):
     )
     assert "left out: retrieval: " in capsys.readouterr().out
     assert "knn" in written(tmp_path) and "retrieval" not in written(tmp_path)
+
+
+def test_texts_that_cannot_be_read_stop_nothing(run, texts, tmp_path, capsys):
+    root = tmp_path / "texts"
+    shutil.copytree(texts, root)
+    (root / "retrieval/first/corpus.jsonl").write_text('{"_id": "0"}\n')
+    (root / "sentences/MR/rt-polarity.pos").unlink()
+    evaluate(str(run), source="digits:test", suite=("all",), texts=root, out=tmp_path, **HOW)
+    said = capsys.readouterr().out
+    assert "left out: passages-first: " in said  # its passages are read while they are scored
+    assert f"left out: sentences of {root / 'sentences'}: " in said
+    assert "left out: triplets: no files of it below" in said
+    assert "left out: elevater: none of its 20 sets lies below data" in said
+    assert "left out: finetune: trains the tower" in said
+    assert {"words", "passages-second", "knn"} <= written(tmp_path)
+    with pytest.raises(UserError, match="sentences of"):
+        text_places(root)
+
+
+def test_elevaters_sets_belong_to_everything(run, tmp_path, capsys):
+    from test_elevater_suite import lay_out
+
+    registry = lay_out(tmp_path)
+    shutil.rmtree(tmp_path / "classification/coco")
+    own = {"registry": str(registry), "words": "labels", "tasks": ["zeroshot"]}
+    evaluate(
+        str(run), source="digits:test", suite=("all",), suite_options={"elevater": own},
+        data_root=tmp_path, out=tmp_path / "out", **HOW,
+    )  # fmt: skip
+    assert f"left out: elevater: not below {tmp_path}: coco" in capsys.readouterr().out
+    found = read_scores(next((tmp_path / "out").glob("scores/*/elevater.json")))
+    assert [row[0] for row in found.tables["sets"]["rows"]] == ["lines", "several", "average"]
+    assert found.provenance["data_root"] == str(tmp_path)
+    page = " ".join(repeated(tmp_path / "out"))
+    assert f"--data_root {tmp_path}" in page and "--suite elevater" in page
+    assert f"vislang evaluate {run} --out {tmp_path / 'out'}-again" in page
+
+
+def repeated(folder):
+    """The commands that a report says repeat the scores."""
+    import html
+    import re
+
+    from vislang.cli.report import report
+
+    report([folder])
+    text = (folder / "report.html").read_text()
+    return re.findall(r"vislang evaluate [^\n<]*", html.unescape(text))
 
 
 def test_what_cannot_be_is_said(run, texts, tmp_path):

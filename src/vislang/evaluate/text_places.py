@@ -40,29 +40,46 @@ class TextPlace:
 
 
 def text_places(
-    root: Path, options: Mapping[str, Mapping[str, Any]] | None = None
+    root: Path,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    failures: list[str] | None = None,
 ) -> list[TextPlace]:
     """The data of every text suite up to DEPTH folders below `root`.
 
     A suite takes the folder nearest to `root` that has its files; those in MANY take each one.
-    Files that are there but damaged are an error, not left out.
+    Files that are there but damaged are an error, never passed over.
+
+    Args:
+        root: the folder.
+        options: suite -> arguments of its constructor.
+        failures: where a list is given, it is told what cannot be read and which suites have no
+            files, and nothing is raised unless nothing can be read.
 
     Raises:
         UserError: no such folder, nothing of any suite in it, or data that cannot be read.
     """
     if not root.is_dir():
         raise UserError(f"The folder {root} does not exist: give the folder of the text suites.")
-    found = []
+    found: list[TextPlace] = []
+    failed, absent = [], []
     for suite in TEXT_SUITES:
         evaluation = build_one("evaluation", TEXT_SUITES, suite, (options or {}).get(suite))
-        for path in (p for p in _folders(root) if _has(p, KNOWN[suite])):
-            found.append(TextPlace(suite, path, evaluation, evaluation.read(path)))
-            if suite not in MANY:
-                break
-    if not found:
+        paths = [path for path in _folders(root) if _has(path, KNOWN[suite])]
+        if not paths:
+            absent.append(f"{suite}: no files of it below {root}")
+        for path in paths if suite in MANY else paths[:1]:
+            try:
+                found.append(TextPlace(suite, path, evaluation, evaluation.read(path)))
+            except UserError as error:
+                failed.append(f"{suite} of {path}: {error}")
+    if len(absent) == len(TEXT_SUITES):
         raise UserError(
             f"{root} has files of none of {', '.join(TEXT_SUITES)}, up to {DEPTH} folders deep."
         )
+    if failed and (failures is None or not found):
+        raise UserError(" ".join(failed))
+    if failures is not None:
+        failures += failed + absent
     return found
 
 

@@ -72,6 +72,7 @@ def evaluate_texts(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     step: int | str = 0,
     keep_store: bool = True,
+    failures: list[str] | None = None,
     **how: Any,
 ) -> list[Scores]:
     """Run text evaluations on the files at `path`; scores go where `evaluate` writes them.
@@ -87,39 +88,46 @@ def evaluate_texts(
         options: evaluation -> arguments of its constructor.
         step: of the model.
         keep_store: keep embeddings in `<folder>/stores/texts`, to be used again.
+        failures: where a list is given, what cannot be read or scored is told in it and not raised,
+            unless there is nothing else.
         how: batch_size, device, precision of `embed_texts`.
 
     Raises:
         UserError: unknown names or options, missing data, a model without a text side.
     """
     if list(names) == ["all"]:
-        jobs = _all_jobs(Path(path), options or {})
+        jobs = _all_jobs(Path(path), options or {}, failures)
     else:
         made = build_several("evaluation", TEXT_SUITES, names, options or {})
         if not Path(path).exists():
             raise UserError(f"The source {path} does not exist: give the folder of the test files.")
         jobs = [_Job(each, Path(path), each.read(Path(path)), each.name) for each in made]
+    given = options or {}
     named = str(model) if isinstance(model, str | Path) else "in memory"
     if isinstance(model, str | Path):
         from vislang.models.pretrained import load_model
 
         model = load_model(str(model))
     rows = TextRows(model, Path(folder) / "stores" / "texts" if keep_store else None, **how)
-    found = []
+    found: list[Scores] = []
+    failed: list[str] = []
     for job in jobs:
-        about = {
-            "model": named,
-            "model_fingerprint": rows.model_fingerprint,
-            "source": str(job.path),
-            "source_fingerprint": job.read.fingerprint,
-            "step": step,
-            "settings": {**job.evaluation.settings(), **{k: str(v) for k, v in how.items()}},
-            "versions": versions(),
-        }
-        scores = job.evaluation.score(job.read, rows)
+        try:
+            scores = job.evaluation.score(job.read, rows)
+        except UserError as error:
+            if failures is None:
+                raise
+            failed.append(f"{job.stem}: {error}")
+            continue
+        about = job.provenance(named, rows, step, how)
+        about["suite_options"] = dict(given.get(job.evaluation.name, {}))
         found.append(replace(scores, provenance=about, better="higher"))
         where = f"{step:09d}" if isinstance(step, int) else str(step)
         write_scores(found[-1], Path(folder) / "scores" / where, job.stem)
+    if failed and not found:
+        raise UserError(" ".join(failed))
+    if failures is not None:
+        failures += failed
     return found
 
 
@@ -132,11 +140,27 @@ class _Job:
     read: Any
     stem: str
 
+    def provenance(
+        self, model: str, rows: TextRows, step: int | str, how: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What made the scores."""
+        return {
+            "model": model,
+            "model_fingerprint": rows.model_fingerprint,
+            "source": str(self.path),
+            "source_fingerprint": self.read.fingerprint,
+            "step": step,
+            "settings": {**self.evaluation.settings(), **{k: str(v) for k, v in how.items()}},
+            "versions": versions(),
+        }
 
-def _all_jobs(root: Path, options: Mapping[str, Mapping[str, Any]]) -> list[_Job]:
+
+def _all_jobs(
+    root: Path, options: Mapping[str, Mapping[str, Any]], failures: list[str] | None
+) -> list[_Job]:
     from vislang.evaluate.text_places import text_places
 
-    places = text_places(root, options)
+    places = text_places(root, options, failures)
     count = Counter(place.suite for place in places)
     return [
         _Job(place.evaluation, place.path, place.read, place.stem(count[place.suite] > 1))

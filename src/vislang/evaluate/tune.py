@@ -26,7 +26,7 @@ import torch.nn.functional as F
 
 from vislang.devices import autocast, pick_device, pick_precision
 from vislang.errors import UserError
-from vislang.evaluate.elevater.anchored import fit_path, probabilities
+from vislang.evaluate.elevater.anchored import fit_path, probabilities, thresholds
 from vislang.evaluate.tuned import Classifier, CosineHead, prepare_side, trainable
 from vislang.models.dual import Side
 from vislang.models.wise import check_alpha, interpolate_states
@@ -204,6 +204,10 @@ class Trainer:
         side = prepare_side(self.side, o.part, o.blocks, o.adapter, o.adapter_options)
         text = torch.from_numpy(self.text if o.start != "zero" else 0 * self.text).float()
         model = Classifier(side, CosineHead(text)).to(self.device)
+        if target.ndim == 2 and o.start != "zero":
+            shift = thresholds(self.answer(model, pictures, rows), target[rows])
+            with torch.no_grad():
+                model.head.bias.sub_(torch.from_numpy(shift))  # type: ignore[union-attr,operator]
         start = state_of(model)
         if o.start == "probe":
             self._probe(model, pictures, target, rows)

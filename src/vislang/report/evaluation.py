@@ -20,6 +20,11 @@ TITLES = {
     "cluster": "Clustering",
     "fewshot": "Few-shot episodes",
     "overview": "The shared space",
+    "sentences": "Sentences",
+    "words": "Words",
+    "passages": "Passages",
+    "triplets": "Triplets",
+    "datasets": "Many data sets",
     "diagnostics": "Feature diagnostics",
     "checkpoints": "Checkpoints under described shifts",
     "robustness": "Robustness to described shifts",
@@ -36,6 +41,7 @@ TITLES = {
 HEADLINE = re.compile(
     r"^((same_text_)?(image_to_text|text_to_image)@1|accuracy|ami|accuracy_\d+_way_\d+_shot"
     r"|best_accuracy|wise_accuracy|shifted_accuracy|fitted_on_unchanged_accuracy|domain_share"
+    r"|.*: average \(elevater.*\)|(similarity|classes)_mean|mean_(bare|template)|ndcg@10|mrr@10"
     r"|word_wins|accuracy_iou50|centre_accuracy_iou50|AP|AP50|acc\.any\.agg\.loc)$"
 )
 MOST_HEADLINES = 2  # of one evaluation

@@ -15,6 +15,10 @@ from vislang.report.shifts import TOLD, only_told
 from vislang.report.tables import facts, interval, plain_text, rejected, settings, span_of, table
 from vislang.report.values import Value
 
+MOST_FIGURES = 12  # at the head of a page
+# Evaluations that read places of their own, so that each has a command of its own.
+ALONE = ("words", "sentences", "passages", "triplets", "elevater", "finetune")
+
 
 @dataclass(frozen=True)
 class Section:
@@ -45,7 +49,7 @@ def headline(run: Run) -> list[tuple[str, str, Value]]:
         known = {name: value for name, value in score.values.items() if value.value is not None}
         names = headline_names(known) or [name for name in known if known[name].better][:1]
         found += [(title_of(score), name, known[name]) for name in names]
-    return found[:8]
+    return found[:MOST_FIGURES]
 
 
 def sentence(run: Run) -> Html:
@@ -239,20 +243,35 @@ def rejections(run: Run) -> Html:
     )
 
 
-def _evaluations(run: Run) -> list[str]:
-    """Flags of `vislang evaluate`, once for each source that the run was scored on."""
-    suites: dict[str, list[str]] = {}
+def _evaluations(run: Run, again: str) -> list[str]:
+    """`vislang evaluate`, once for each place that the run was scored on."""
+    suites: dict[tuple[str, str], dict[str, None]] = {}
     for score in in_order(run.latest):
-        source, options = score.provenance.get("source"), score.provenance.get("source_options")
-        valid, own = run.get("data.valid"), run.get("data.valid_options")
-        flags = ""
-        # Without --source a run is tested on its data.valid. Scores of an opened source give its
-        # name alone, without options: while training that is data.valid, too.
-        if source and (not valid or (options and (source, options) != (valid, own))):
-            flags = f" --source {shlex.quote(str(source))}"
-            flags += f" --source_options {shlex.quote(json.dumps(options))}" if options else ""
-        suites.setdefault(flags, []).append(score.name)
-    return [f"{flags} --suite {shlex.quote(','.join(names))}" for flags, names in suites.items()]
+        made, name = score.provenance, score.evaluation
+        model = again if run.config else f"{shlex.quote(str(made.get('model')))} --out {again}"
+        options = made.get("suite_options")
+        flags = _places(run, name, made)
+        flags += f" --suite_options {shlex.quote(json.dumps({name: options}))}" if options else ""
+        # Those that read places of their own stand alone; the others are taken in one pass.
+        alone = name if name in ALONE else ""
+        suites.setdefault((f"{model}{flags}", alone), {})[name] = None
+    return [f"vislang evaluate {command} --suite {shlex.quote(','.join(names))}"
+            for (command, _), names in suites.items()]  # fmt: skip
+
+
+def _places(run: Run, name: str, made: Mapping[str, Any]) -> str:
+    """Where an evaluation found its samples, as flags."""
+    if "data_root" in made:
+        return f" --data_root {shlex.quote(str(made['data_root']))}"
+    source, options = made.get("source"), made.get("source_options")
+    valid, own = run.get("data.valid"), run.get("data.valid_options")
+    # Without --source a run is tested on its data.valid. Scores of an opened source give its
+    # name alone, without options: while training that is data.valid, too.
+    elsewhere = not valid or name in ALONE or (options and (source, options) != (valid, own))
+    if not source or not elsewhere:
+        return ""
+    flags = f" --source {shlex.quote(str(source))}"
+    return flags + (f" --source_options {shlex.quote(json.dumps(options))}" if options else "")
 
 
 def repeat(run: Run) -> Html:
@@ -261,7 +280,7 @@ def repeat(run: Run) -> Html:
     again = shlex.quote(f"{folder.rstrip('/')}-again")
     config = shlex.quote(f"{folder}/config.yaml")
     lines = [f"vislang train {config} --out {again}"] if run.config else []
-    lines += [f"vislang evaluate {again}{flags}" for flags in _evaluations(run)]
+    lines += _evaluations(run, again)
     lines.append(f"vislang report {again}")
     parts: list[Any] = [
         tag("p", "From the folder in which the run was started:", class_="note"),

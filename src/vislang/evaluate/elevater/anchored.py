@@ -4,7 +4,8 @@
 
 W0 is the zero-shot classifier (or 0), x rows of length 1, m their mean and r their spread, so that
 l2 means the same for every tower. At l2 = ∞ it is zero-shot classification, at 0 an ordinary probe.
-l2 is chosen on held-out training samples; of equal scores the larger one.
+l2 is chosen on held-out training samples; of equal scores the larger one. Of a multi-label set
+W0 x - s stands for W0 x: zero-shot ranks the samples of a class, but knows no threshold s.
 
 n: samples, D: width, C: classes.
 """
@@ -21,7 +22,7 @@ from vislang.evaluate.lbfgs import minimise
 from vislang.metrics.features import unit
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
 PENALTIES = (np.inf, *(10.0**power for power in range(2, -7, -1)))
 SCALE = 100.0  # of zero-shot's cosines
@@ -34,7 +35,7 @@ class Anchored:
 
     Args:
         anchor: W0 [C, D].
-        weight, bias: V and c.
+        weight, bias: V, and c - s.
         mean, spread: m and r.
         penalty: l2.
         tried: (l2, score on the held-out samples).
@@ -66,6 +67,27 @@ def probabilities(logits: Float[np.ndarray, "n C"], several: bool) -> Float[np.n
     return shifted / shifted.sum(1, keepdims=True)
 
 
+def thresholds(
+    logits: Float[np.ndarray, "n C"], target: Int[np.ndarray, "n C"]
+) -> Float[np.ndarray, " C"]:
+    """s for which the mean of logistic(logits - s) is each class's share of samples.
+
+    Zero-shot's logits of a multi-label set are all far above 0; without s every class is sure, to
+    the last digit of float32, and the ranking is lost.
+
+    >>> thresholds(np.array([[30.0], [30.0]]), np.array([[1], [0]])).round(6)
+    array([30.])
+    """
+    n = len(logits)
+    share = np.clip(target.mean(0), 0.5 / n, 1 - 0.5 / n)
+    low, high = logits.min(0) - 50, logits.max(0) + 50
+    for _ in range(60):  # halves 100 and the span of the logits down to rounding
+        middle = (low + high) / 2
+        above = probabilities(logits - middle, several=True).mean(0) > share
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return (low + high) / 2
+
+
 def fit_path(
     x: Float[np.ndarray, "n D"],
     target: np.ndarray,
@@ -86,6 +108,8 @@ def fit_path(
     spread = float(np.sqrt((centred**2).sum(1).mean())) or 1.0
     z, fixed = centred / spread, x @ anchor.T
     several = target.ndim == 2
+    shift = thresholds(fixed, target) if several else np.zeros(len(anchor))
+    fixed = fixed - shift
     wanted = target if several else np.eye(len(anchor))[target]
     point = np.zeros(anchor.shape[0] * (anchor.shape[1] + 1))
     found = []
@@ -94,7 +118,7 @@ def fit_path(
             loss = _loss(z, fixed, wanted, several, penalty)
             point = minimise(loss, point, lambda g: float(g @ g) < TOLERANCE**2, MOST).x
         weight, bias = _parts(point, len(anchor))
-        found.append(Anchored(anchor, weight, bias, mean, spread, penalty))
+        found.append(Anchored(anchor, weight, bias - shift, mean, spread, penalty))
     return found
 
 

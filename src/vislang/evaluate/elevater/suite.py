@@ -84,7 +84,9 @@ def evaluate_elevater(
     folder = Path(folder)
     done: list[_Done] = []
     missing: list[list[str]] = []
+    given = asked.as_settings() if isinstance(options, ElevaterOptions) else dict(options or {})
     about = _about(model, name, asked, step, how)
+    about |= {"data_root": str(root), "suite_options": given}  # so that it can be repeated
     for entry in sets:
         material = Material(entry, model, Path(root), asked, folder / "stores", how)
         try:
