@@ -1,5 +1,6 @@
 """Each evaluation on embeddings made by hand: golden numbers, conventions, sharp edges."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -241,6 +242,12 @@ def test_folds_and_first_captions_are_the_published_protocols():
     assert whole["text_to_image_mean_rank"].value == pytest.approx(rank.text_to_image.mean() + 1)
     with pytest.raises(UserError, match="a fold has 13 images, but there are only 12"):
         Retrieval(fold=13).score(given)
+    kept = np.flatnonzero((owner != 4) | (np.arange(36) % 3 < 1))  # one image has one caption
+    ragged = replace(
+        given, captions=text[kept], caption_owner=owner[kept],
+        caption_texts=[given.caption_texts[m] for m in kept],
+    )  # fmt: skip
+    assert "1 images have fewer than 2 captions." in Retrieval(captions=2).score(ragged).notes
 
 
 def test_retrieval_without_any_caption_is_refused():

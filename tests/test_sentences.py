@@ -128,6 +128,11 @@ def test_odd_files(tmp_path):
     task = read_task(Tree(tmp_path), "STS12")  # a last line that is blank may be missing
     assert task is not None and list(task.parts) == ["a"] and len(task.parts["a"].gold) == 2
     assert any("no sentences" in note for note in task.notes)
+    (year / "STS.gs.a.txt").write_text("1\n\n 2.5 \n")  # the middle pair has no score
+    task = read_task(Tree(tmp_path), "STS12")
+    assert task is not None and task.parts["a"].gold.tolist() == [1.0, 2.5]
+    assert task.parts["a"].right == ["y", "y"]
+    assert "STS12 a: 1 pairs without a score." in task.notes
     (year / "STS.gs.a.txt").write_text("1\n")
     with pytest.raises(UserError, match="3 lines"):
         read_task(Tree(tmp_path), "STS12")
