@@ -59,13 +59,16 @@ def draw(
     image = Image.fromarray(np.ascontiguousarray(pixels))
     pen = ImageDraw.Draw(image)
     width = max(2, round(max(picture.shape[:2]) / 200))
-    for colour, boxes in ((TRUE, as_boxes(truth)), (FOUND, as_boxes(found.boxes)[::-1])):
+    # A true box is twice as thick, so that it shows beside a red one that is just the same.
+    for colour, boxes, thick in (
+        (TRUE, as_boxes(truth), 2 * width), (FOUND, as_boxes(found.boxes)[::-1], width),
+    ):  # fmt: skip
         for x1, y1, x2, y2 in boxes:
             if x2 > x1 and y2 > y1:
                 pen.rectangle(
                     (x1, y1, x2 - 1, y2 - 1) if x2 - x1 > 1 and y2 - y1 > 1 else (x1, y1, x2, y2),
                     outline=colour,
-                    width=width,
+                    width=thick,
                 )
     return image
 

@@ -167,12 +167,30 @@ def judge(
         f"{count} phrases without a picture or words count as wrong: {why}."
         for why, count in reasons.items()
     ]
+    notes += _told(records)
     per_sample = {
         "iou": {"ids": [r["id"] for r in records], "values": overlaps[""].tolist(),
                 "groups": [r["image"] for r in records]}
     }  # fmt: skip
     return Scores("grounding", len(records), values, tables, per_sample=per_sample,
                   provenance=dict(provenance or {}), notes=notes)  # fmt: skip
+
+
+def _told(records: Sequence[Record]) -> list[str]:
+    """What a reader should know of phrases that were cut and of boxes that lie nowhere."""
+    found = []
+    cut = sum(any("cut" in note for note in r.get("notes", ())) for r in records)
+    if cut:
+        found.append(f"{cut} phrases were as long as the text tower reads: their ends may be lost.")
+    lost = 0
+    for r in records:
+        if not r["reason"]:
+            height, width = r["size"]
+            inside = measure.clip_boxes(measure.as_boxes(r["truth"]), (height, width))
+            lost += not (measure.areas(inside) > 0).any()
+    if lost:
+        found.append(f"{lost} phrases have no true box within their picture and count as wrong.")
+    return found
 
 
 def _first(boxes: Any) -> Any:

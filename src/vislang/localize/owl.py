@@ -21,7 +21,7 @@ from torch import Tensor
 from vislang.config import to_dict
 from vislang.devices import autocast, pick_device, pick_precision
 from vislang.errors import UserError
-from vislang.localize.protocol import Located, batches, checked, with_options
+from vislang.localize.protocol import Located, batches, checked, noted, with_options
 from vislang.metrics.boxes import areas, clip_boxes, suppress
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Owl:
         self.tokenizer = build_tokenizer("clip", self.context)
         self.processor = _processor(kind, self.size)
         self._texts: dict[str, Tensor] = {}
+        self._cut: dict[str, tuple[str, ...]] = {}
 
     def __call__(
         self, images: Sequence[np.ndarray], phrases: Sequence[Sequence[str]]
@@ -132,6 +133,9 @@ class Owl:
         if missing:
             t = self.options.templates
             ids = self.tokenizer([one.replace("{}", p) for p in missing for one in t])
+            told = (f"the phrase fills all {self.context} tokens: its end may be cut off",)
+            full = (ids[:, -1] != 0).unflatten(0, (len(missing), len(t))).any(1).tolist()
+            self._cut |= {p: told for p, long in zip(missing, full) if long}
             ids = ids.to(self.model.device)
             with torch.no_grad():
                 inner = getattr(self.model, "owlvit", None) or self.model.owlv2
@@ -157,12 +161,14 @@ class Owl:
         places = clip_boxes(corners(boxes, scale).cpu().numpy(), (height, width))
         full = areas(places) > 0
         out = []
-        for scores in self.logits(features, phrases).sigmoid().T.cpu().numpy():
+        columns = self.logits(features, phrases).sigmoid().T.cpu().numpy()
+        for phrase, scores in zip(phrases, columns):
             rows = np.flatnonzero(full & (scores > o.threshold))
             if not len(rows) and o.at_least_one and full.any():
                 rows = np.array([np.flatnonzero(full)[np.argmax(scores[full])]])
             rows = rows[suppress(places[rows], scores[rows], o.overlap)][: o.boxes]
-            out.append(Located(places[rows].astype(np.float32), scores[rows].astype(np.float32)))
+            found = Located(places[rows].astype(np.float32), scores[rows].astype(np.float32))
+            out.append(noted(found, self._cut.get(phrase, ())))
         return out
 
 

@@ -1,4 +1,4 @@
-"""Phrases with boxes, read from Flickr30k Entities, zero-shot-grounding CSVs, RefCOCO and COCO.
+"""Phrases with boxes: Flickr30k Entities, zero-shot-grounding CSVs, RefCOCO, COCO, GRIT.
 
 Pictures come from a folder or a zip, are found by name and read when they are needed.
 n: boxes of a phrase.
@@ -266,13 +266,24 @@ def _some(found: list[Grounded], place: object) -> list[Grounded]:
     return found
 
 
-FORMATS = ("flickr", "zsg", "refcoco", "coco")
+FORMATS = ("flickr", "zsg", "refcoco", "coco", "grit")
 
 
 def read_phrases(kind: str, annotations: Path | str, images: Images) -> list[Grounded]:
     """Phrases in one of FORMATS."""
     if kind == "flickr":
         return flickr_entities(annotations, images)
+    if kind == "grit":
+        from vislang.localize.grit_samples import read_samples
+
+        return _some(
+            [
+                Grounded(s.id, s.image, s.query, tuple(map(tuple, s.truth["bboxes"])), s.task)
+                for s in read_samples(annotations)
+                if s.truth and s.truth.get("bboxes")
+            ],
+            annotations,
+        )
     readers = {"zsg": zsg_csv, "refcoco": refcoco_json, "coco": coco_phrases}
     if kind not in readers:
         raise UserError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}.")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from vislang.data.domains.domain import Domain
 
-MOVING = "vislang.data.domains.geometry:"  # operations that move what is in the picture
+# Operations that move what is in the picture.
+MOVING = ("vislang.data.domains.geometry:", "vislang.data.domains.corrupt_pixels:elastic")
 
 
 class Shifted(Images):

@@ -52,7 +52,7 @@ def write_boxes(
         Section("made", "How this was made", _made(scores)),
     ]
     body, entries = [_section(s) for s in sections], [_entry(s) for s in sections]
-    source = str(scores.get("provenance", {}).get("source") or "phrases")
+    source = Path(str(scores.get("provenance", {}).get("source") or "phrases")).name
     write_whole(out, _document(f"Grounding: {clip(source, 80)}", [], body, entries))
     return Path(out)
 
@@ -84,9 +84,13 @@ def _numbers(scores: Mapping[str, Any]) -> Html:
     parts = [
         tag("p", "A box is right where it overlaps the true one by more than the threshold"
             " (“inclusive”: at it, too). centre: a box in the middle with half of the area."
-            " random: uniform corners. Pointing: the heat-map's peak, or the box's centre, lies in"
-            " a true box.", class_="note"),
+            " random: uniform corners. over_centre: the difference from the box in the middle on"
+            " the same phrases. Pointing: the heat-map's peak, or the box's centre, lies in a true"
+            " box.", class_="note"),
     ]  # fmt: skip
+    if pictures := max((v.n or 0 for v in values.values()), default=0):
+        told = f"{scores.get('n', 0):,} phrases; intervals are over the {pictures:,} pictures (n)."
+        parts.append(tag("p", told))
     own = {k: v for k, v in values.items() if not k.startswith(("centre_", "random_"))}
     rest = {k: v for k, v in values.items() if k not in own}
     parts += [metrics(own, "this localizer"), metrics(rest, "baselines")]
