@@ -271,11 +271,11 @@ def _summary(
     if missing:
         tables["missing"] = {"columns": ["set", "why"], "rows": missing}
     notes = [f"Protocols: {'; '.join(protocol_name(task, o) for task in tasks)}."]
-    there = len({e.name for e in entries} & set(LEADERBOARD))
+    there = 0 if o.registry else len({e.name for e in entries} & set(LEADERBOARD))
     if there < len(LEADERBOARD):
         notes.append(
-            f"The averages are over {len(entries)} sets; the leaderboard's are over its 20, of"
-            f" which {there} were evaluated. They cannot be compared."
+            f"The averages are over {len(entries)} sets, the leaderboard's over its 20, of which"
+            f" these have {there}: they cannot be compared."
         )
     made = {**about, "source": ", ".join(e.name for e in entries),
             "source_fingerprint": fingerprint([d.scores.provenance["source_fingerprint"]
