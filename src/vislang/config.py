@@ -74,12 +74,15 @@ class ModelConfig:
         text: the text side, likewise.
         width: width of the shared embedding space (dimensions).
         decoder: a text decoder on both, for objectives that write captions (coca).
+        start: a model of the same architecture (a run, a checkpoint, an export) whose weights
+            training starts from; empty for the towers' own (random, or `pretrained`).
     """
 
     image: TowerConfig = field(default_factory=TowerConfig)
     text: TowerConfig = field(default_factory=lambda: TowerConfig(name="scratch_text"))
     width: int = 512
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    start: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class LabelledImages:
         name: of the source.
         template: captions, each with {} for the class name.
         by_name: the name of an image's file, less its ending, is its caption.
+        called: all names that captions of each class may take, instead of the one in `classes`.
+
+    Raises:
+        UserError: a template without classes, or other names without a template.
     """
 
     def __init__(
@@ -39,11 +43,18 @@ class LabelledImages:
         name: str,
         template: str | Sequence[str] = (),
         by_name: bool = False,
+        called: Sequence[Sequence[str]] | None = None,
     ):
         self.tree, self.name, self._by_name = tree, name, by_name
         self._labels = None if labels is None else labels.astype(np.int32)
         self.classes = tuple(classes)
         self.templates = templates(template)
+        self._called = None if called is None else tuple(map(tuple, called))
+        if called is not None and not self.templates:
+            raise UserError(
+                f"{name}: other names of classes are for captions, so they need a template, such as"
+                " template='a photo of a {}.'"
+            )
         if self.templates and labels is None:
             raise UserError(f"template needs class names, but {name} has no folders of classes.")
         gives = {"image"} | ({"label"} if labels is not None else set())
@@ -61,7 +72,8 @@ class LabelledImages:
             raise BadSample(name, bad.reason, bad.origin) from bad
         texts = ()
         if label >= 0:
-            texts = tuple(template.format(self.classes[label]) for template in self.templates)
+            names = self._called[label] if self._called else (self.classes[label],)
+            texts = tuple(template.format(name) for name in names for template in self.templates)
         if self._by_name:
             texts = (*texts, caption_of(name))
         return Sample(name, place, texts, (label,) if label >= 0 else (), self.tree.origin(index))
@@ -75,7 +87,8 @@ class LabelledImages:
 
         labels = None if self._labels is None else self._labels.tolist()
         told = [self.tree.fingerprint(), labels, self.classes, self.templates]
-        return fingerprint([*told, "by name"] if self._by_name else told)
+        told += ["by name"] if self._by_name else []
+        return fingerprint([*told, self._called] if self._called else told)
 
 
 def caption_of(name: str) -> str:

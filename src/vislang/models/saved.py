@@ -56,7 +56,7 @@ def save_model(model: DualEncoder, config: ModelConfig, folder: Path | str) -> P
     about = {
         "format": FORMAT,
         "vislang": __version__,
-        "model": to_dict(replace(config, **parts, width=model.width)),
+        "model": to_dict(replace(config, **parts, width=model.width, start="")),
         "fingerprint": fingerprint_model(model),
         "sha256": {name: sha256_file(folder / name) for name in files},
     }

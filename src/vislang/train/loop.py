@@ -52,6 +52,7 @@ from vislang.train.setup import (
     total_steps,
 )
 from vislang.train.shard import clip_gradients, is_sharded, whole_copy
+from vislang.train.start import check_start
 from vislang.train.state import State
 from vislang.train.step import Watch, backward
 from vislang.train.stop import StopFlag, Stopped
@@ -84,6 +85,7 @@ def train(
     """
     folder = Path(folder)
     config = with_data(config)
+    check_start(config, folder)
     place = settle(config)
     source = source or open_source(config.data.train, **config.data.train_options)
     check_data(config, source)

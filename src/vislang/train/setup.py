@@ -26,6 +26,7 @@ from vislang.models.dual import DualEncoder
 from vislang.objectives.build import build_objective
 from vislang.train.ema import momentum_of
 from vislang.train.shard import shard_model
+from vislang.train.start import start_from
 
 # Fields that may change between a run and its resumption: they alter no number of the run, but for
 # `threads` and `device`, whose rounding the environment records.
@@ -110,6 +111,8 @@ def make_model(config: TrainConfig, place: Place, steps: int) -> tuple[DualEncod
         model.set_grad_checkpointing(True)
     features = int(model.image.tower.width) if model.image is not None else 0  # type: ignore[arg-type]
     objective = build_objective(config.objective, model.width, features, steps).to(place.device)
+    if config.model.start:
+        start_from(config, model, objective)
     broadcast([*model.state_dict().values(), *objective.state_dict().values()])
     if config.run.compile:
         for side in (model.image, model.text):

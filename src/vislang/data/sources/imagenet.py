@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from vislang.data.kinds import called
 from vislang.data.labelled import LabelledImages, choose_split
 from vislang.data.labels import encode, read_words, readable
 from vislang.data.patterns import name_of
@@ -34,6 +35,9 @@ class ImageNet(LabelledImages):
             name and hold its wnid, such as tiny-imagenet's val_annotations.txt.
         wnids: file with the ids of all classes, one a line.
         template: captions made of class names, as in 'a photo of a {}.'
+        synonyms: captions name a class by any of its words, not by the first alone.
+        wordnet: WordNet 3.0's data.noun: captions also say what a class is a kind of, so that
+            a golden retriever is a dog, too; at least half name the class itself.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class ImageNet(LabelledImages):
         annotations: str = "",
         wnids: str = "",
         template: str | Sequence[str] = (),
+        synonyms: bool = False,
+        wordnet: str = "",
     ):
         tree = open_tree(path)
         tree, _ = choose_split(tree, split, path)
@@ -62,12 +68,14 @@ class ImageNet(LabelledImages):
         known = sorted(set(_WNIDS.findall(listed.read_text()))) if listed else ()
         labels, classes = encode(ids, known or sorted({i for i in ids if i}))
         file = _given(words, "words") or _find(homes, _WORDS)
-        synonyms = read_words(file) if file else {}
-        names = readable(classes, synonyms)
+        known_words = read_words(file) if file else {}
+        names = readable(classes, known_words)
         self.wnids = tuple(classes)
         # All that a class may be called, for prompts; empty where the file does not know it.
-        self.words = tuple(tuple(synonyms.get(wnid, ())) for wnid in classes)
-        super().__init__(tree, labels, names, name_of(path, split), template)
+        self.words = tuple(tuple(known_words.get(wnid, ())) for wnid in classes)
+        nouns = _given(wordnet, "wordnet")
+        others = called(classes, names, known_words, nouns) if synonyms or nouns else None
+        super().__init__(tree, labels, names, name_of(path, split), template, called=others)
 
     @staticmethod
     def recognises(path: Path) -> bool:
