@@ -46,6 +46,7 @@ def test_evaluate_judges_grounding_and_the_report_shows_it(tmp_path, photos, sav
     groups = json.loads((out / "localize/grounding/gallery.json").read_text())
     assert [g["title"] for g in groups] == ["Best", "Worst", "Random", "Superpixels"]
     page = write_report([out], out / "report.html").read_text()
+    assert "--suite grounding" in page and f"images&quot;: &quot;{photos}" in page  # done again
     assert "Phrase grounding" in page and page.count("data:image/") >= 8
     assert cli.main([*run, *asked, "--suite_options.grounding.limit", "1"]) == 2
     assert "other settings" in capsys.readouterr().err

@@ -121,6 +121,8 @@ def evaluate_localizer(
     arguments = read_arguments(localize, [model, source, *flags], "vislang localize")
     assert arguments is not None
     scores = run_suite(suite_of(**arguments))
+    # How the report says to do it again.
+    scores.provenance.update(suite=name, suite_options=own)
     gallery = Path(arguments["out"]) / "gallery.json"
     if gallery.is_file() and gallery.resolve().is_relative_to(out.resolve()):
         scores.provenance["gallery"] = str(gallery.resolve().relative_to(out.resolve()))

@@ -17,7 +17,10 @@ from vislang.report.values import Value
 
 MOST_FIGURES = 12  # at the head of a page
 # Evaluations that read places of their own, so that each has a command of its own.
-ALONE = ("words", "sentences", "passages", "triplets", "elevater", "finetune")
+ALONE = (
+    "words", "sentences", "passages", "triplets", "elevater", "finetune", "grounding", "detection",
+    "grit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -247,7 +250,8 @@ def _evaluations(run: Run, again: str) -> list[str]:
     """`vislang evaluate`, once for each place that the run was scored on."""
     suites: dict[tuple[str, str], dict[str, None]] = {}
     for score in in_order(run.latest):
-        made, name = score.provenance, score.evaluation
+        made = score.provenance
+        name = str(made.get("suite") or score.evaluation)  # "shifts" is a suite "grounding"
         model = again if run.config else f"{shlex.quote(str(made.get('model')))} --out {again}"
         options = made.get("suite_options")
         flags = _places(run, name, made)
