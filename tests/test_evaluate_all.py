@@ -126,6 +126,8 @@ def repeated(folder):
 def test_what_cannot_be_is_said(run, texts, tmp_path):
     with pytest.raises(UserError, match="options for 'knnn', which is no evaluation"):
         evaluate(str(run), suite=("all",), suite_options={"knnn": {}}, out=tmp_path, **HOW)
+    with pytest.raises(UserError, match="--dataset does not go with --suite all"):
+        evaluate(str(run), suite=("all",), dataset=("dtd",), out=tmp_path, **HOW)
     with pytest.raises(UserError, match="--texts goes with --suite all"):
         evaluate(str(run), suite=("knn",), texts=texts, out=tmp_path, **HOW)
     with pytest.raises(UserError, match=r"has the side text\. Give --source"):

@@ -83,7 +83,12 @@ def evaluate(
 
         evaluate_localizer(model, suite, suite_options, source, out, how)
         return
-    if suite == ("all",) and not dataset:
+    if suite == ("all",) and dataset:
+        raise UserError(
+            "--dataset does not go with --suite all: name evaluations, as in --suite probe,fewshot,"
+            " or leave --suite out. ELEVATER's sets below --data_root belong to --suite all."
+        )
+    if suite == ("all",):
         from vislang.cli.everything import evaluate_everything
 
         given = (source, source_options, train_source, train_options)
