@@ -105,6 +105,8 @@ class Vit:
         x = F.conv2d(x, self.conv.weight, self.conv.bias, patch // upsample, pad)
         grid = (images.shape[2] // patch * upsample, images.shape[3] // patch * upsample)
         x = x[:, :, : grid[0], : grid[1]].flatten(2).transpose(1, 2)
+        # Under autocast patches come in bf16; the sum that all blocks add to must not.
+        x = x.to(self.class_embedding.dtype)
         positions = enlarged(self.positions, self.grid, grid)
         if half:
             positions = positions.half()
@@ -113,9 +115,11 @@ class Vit:
 
     def project(self, tokens: Tensor) -> Tensor:
         """Tokens [..., D] of the last block -> rows in the joint space, not normalised."""
-        x = self.norm_post(tokens)
-        x = x if self.projection is None else x @ self.projection
-        flat = self.side.head(x.flatten(0, -2))
+        # A cosine divided by 0.01 shows what bf16 would lose in these last two products.
+        with torch.autocast(tokens.device.type, enabled=False):
+            x = self.norm_post(tokens.to(self.class_embedding.dtype))
+            x = x if self.projection is None else x @ self.projection
+            flat = self.side.head(x.flatten(0, -2))
         return flat.unflatten(0, x.shape[:-1])
 
 
