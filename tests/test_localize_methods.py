@@ -1,5 +1,7 @@
 """Every other localizer against its golden numbers, and the contract that all of them keep."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,10 @@ def test_regions_of_an_rpn_have_finite_scores(resnet_model, rpn, fusion):
     given = np.array([[10, 10, 200, 200], [300, 50, 500, 350]], np.float32)
     chosen = localizer([wide], [["a cup"]], [given])[0][0]  # they need no RPN
     assert sorted(map(tuple, chosen.boxes.round().tolist())) == sorted(map(tuple, given.tolist()))
+    localizer.options = replace(localizer.options, threshold=9.0)
+    assert len(localizer([wide], [["a cup"]])[0][0].boxes) == 1  # the best one, all the same
+    localizer.options = replace(localizer.options, at_least_one=False)
+    assert not len(localizer([wide], [["a cup"]])[0][0].boxes)
     empty = localizer([wide], [["a cup"]], [np.zeros((0, 4), np.float32)])[0][0]
     assert not len(empty.boxes) and empty.notes == ("there is no proposal",)
 

@@ -139,6 +139,7 @@ class RegionOptions:
         threshold: least score.
         overlap: of suppression within a phrase.
         boxes: at most so many a phrase.
+        at_least_one: give the best box where none reaches the threshold.
         batch: regions in one pass of the last stage.
         background: phrases are compared with an all-zero background only, each alone; false makes
             the phrases of a picture compete as classes do.
@@ -154,6 +155,7 @@ class RegionOptions:
     threshold: float = 0.001
     overlap: float = 0.5
     boxes: int = 1
+    at_least_one: bool = True
     batch: int = 64
     background: bool = True
     templates: tuple[str, ...] = PLAIN
@@ -228,10 +230,13 @@ class RegionClip:
         for k, told in enumerate(notes):
             chosen = texts[k : k + 1].cpu() if o.background else texts.cpu()
             p = class_scores(rows, chosen)[1][:, 0 if o.background else k][:, None]
+            fused = fuse(p, objectness, o.fusion)
             found = select(
-                proposals, fuse(p, objectness, o.fusion), size,
-                threshold=o.threshold, overlap=o.overlap, most=o.boxes,
-            )  # fmt: skip
+                proposals, fused, size, threshold=o.threshold, overlap=o.overlap, most=o.boxes
+            )
+            if not len(found.boxes) and o.at_least_one:
+                found = select(proposals, fused, size, threshold=-2.0, most=1)
+                found = found._replace(scores=found.scores.clamp_min(0))
             out.append(Located((found.boxes / factor).numpy(), found.scores.numpy(), None, told))
         return out
 
