@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from localize_cases import GOLDEN, SAMPLE, photos, samples_file  # noqa: F401  a fixture
+from vislang.cli import main as cli
 from vislang.errors import UserError
 from vislang.localize.baselines import random
 from vislang.localize.grit import Confidence, run_grit
@@ -50,6 +51,14 @@ def test_distorted_pictures_are_made_once(tmp_path, photos):
     with Image.open(root / "images/distorted/localization/p.png") as file:
         made = np.asarray(file)
     assert (made == 4).all()  # 260 wraps
+    (root / "images/distorted/localization/p.png").unlink()
+    run = ["localize", "none", str(tmp_path / "samples.json"), "--suite", "grit"]
+    run += ["--method", "centre", "--deltas", str(tmp_path / "d.hdf5"), "--out_of_range", "clip"]
+    where = ["--out", str(tmp_path / "out"), "--images"]
+    assert cli.main([*run, *where, str(root / "images")]) == 0
+    with Image.open(root / "images/distorted/localization/p.png") as file:
+        assert (np.asarray(file) == 255).all()
+    assert cli.main([*run, *where, str(root)]) == 2  # not GRIT's folder images
     with pytest.raises(UserError, match="no delta"):
         other = read_samples(
             samples_file(

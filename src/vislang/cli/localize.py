@@ -28,6 +28,8 @@ def localize(
     subset: str = "ablation",
     tasks: tuple[str, ...] = ("localization",),
     calibrate: Path | None = None,
+    deltas: Path | None = None,
+    out_of_range: str = "wrap",
     shard: int = 64,
     engine: str = "serial",
     processes: int = 0,
@@ -60,6 +62,9 @@ def localize(
         tasks: of grit: localization, refexp.
         calibrate: folder of a finished grounding suite, by which grit's confidence is fitted
             (Platt's scaling of the score to the overlap).
+        deltas: GRIT's dist_deltas_TASK_SUBSET.hdf5, from which the distorted pictures of grit's one
+            task are made in IMAGES where they are missing.
+        out_of_range: what sums of picture and delta do beyond 0 ... 255: wrap, as GRIT's, or clip.
         shard: pictures or samples in one resumable piece.
         engine: of grit: serial, processes (each opens the model, one thread each) or ray; under
             torchrun serial ones share the pieces, too.

@@ -35,6 +35,8 @@ class Suite:
     subset: str
     tasks: tuple[str, ...]
     calibrate: Path | None
+    deltas: Path | None
+    out_of_range: str
     shard: int
     engine: str
     processes: int
@@ -74,6 +76,10 @@ def check(suite: Suite) -> None:
         raise UserError("Shifts (--domains) are judged with --suite grounding.")
     if suite.calibrate and suite.name != "grit":
         raise UserError("--calibrate is for --suite grit, whose samples ask for a confidence.")
+    if suite.deltas and (suite.name != "grit" or suite.images.name != "images"):
+        raise UserError(
+            "--deltas is for --suite grit, whose --images must then be the folder GRIT/images."
+        )
     if suite.engine != "serial" and suite.name != "grit":
         raise UserError("--engine is for --suite grit, the one of many thousand samples.")
 
@@ -228,7 +234,7 @@ def _grit(suite: Suite, localizer: Any) -> Scores:
     from vislang.files import write_json
     from vislang.localize.grit import grit_scores, judge_answers, run_grit
     from vislang.localize.grit_format import write_submission
-    from vislang.localize.grit_samples import BOXED, read_samples
+    from vislang.localize.grit_samples import BOXED, make_distorted, read_samples
     from vislang.localize.opening import Opening
     from vislang.report.boxes import write_numbers
 
@@ -238,6 +244,10 @@ def _grit(suite: Suite, localizer: Any) -> Scores:
     millions = _millions(localizer)
     confidence = _calibrated(suite.calibrate)
     samples = suite.spread(read_samples(suite.file, suite.tasks))
+    if suite.deltas:
+        root = suite.images.parent
+        made = make_distorted(root, samples, suite.deltas, suite.out_of_range)
+        print(f"{made} distorted pictures made")
     if suite.engine != "serial":
         localizer = Opening.of(localizer, suite.model, suite.device)
     answers = run_grit(
@@ -251,13 +261,13 @@ def _grit(suite: Suite, localizer: Any) -> Scores:
     if answers is None:
         print("this process has done its share; the others are not finished yet")
         return grit_scores([], provenance)
-    made = write_submission(suite.out / f"{suite.subset}.zip", answers, samples, millions)
+    file = write_submission(suite.out / f"{suite.subset}.zip", answers, samples, millions)
     without = [e for some in answers.values() for e in some if "reason" in e]
     for entry in without[:5]:
         print(f"no answer to {entry['example_id']}: {entry['reason']}")
     if len(without) > 5:
         print(f"... and {len(without) - 5} more without an answer")
-    print(f"valid submission, {sum(map(len, answers.values()))} answers: {made}")
+    print(f"valid submission, {sum(map(len, answers.values()))} answers: {file}")
     judged = judge_answers(answers, samples)
     scores = grit_scores(judged, provenance)
     if judged:
