@@ -28,7 +28,8 @@ def first(tmp_path_factory):
 
 def begun(folder, start, **changes):
     """The weights a run begins with: its checkpoint at epoch 0."""
-    config = digits(model__start=str(start), run__checkpoint_at=["0"], optim__steps=2, optim__warmup=0, **changes)
+    how = {"run__checkpoint_at": ["0"], "optim__steps": 2, "optim__warmup": 0}
+    config = digits(model__start=str(start), **how, **changes)
     train(config, folder)
     return weights(folder, 0), weights(folder, 0, "objective")
 

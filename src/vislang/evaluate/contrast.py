@@ -48,7 +48,8 @@ def contrast_datasets(
             f"{_named(sides[0])} and {_named(sides[1])} have no data set and metric in common with"
             " outcomes of single samples: evaluate both with the same --dataset or --source."
         )
-    rows, parts = [], {}
+    rows: list[list[Any]] = []
+    parts: dict[tuple[str, str], list[tuple[Any, Any, list[float]]]] = {}
     for key in common:
         (ids, a), (others, b) = left[key], right[key]
         if ids != others:
@@ -57,8 +58,8 @@ def contrast_datasets(
                 f" {len(others):,}): evaluate both on the same data."
             )
         found = paired_difference(a, b)
-        seeds = [x[key][1].mean() - y[key][1].mean() for x, y in zip(*each)]
-        seeds = seeds if len(each[0]) == len(each[1]) > 1 else []
+        pairs = list(zip(*each)) if len(each[0]) == len(each[1]) > 1 else []
+        seeds = [float(x[key][1].mean() - y[key][1].mean()) for x, y in pairs]
         gap = found.interval
         rows.append([*key, float(a.mean()), float(b.mean()), gap.value, gap.low, gap.high,
                      len(ids), found.p, seeds])  # fmt: skip
@@ -72,7 +73,8 @@ def contrast_datasets(
 
 def _average(key: tuple[str, str], found: Sequence[tuple[Any, Any, list[float]]]) -> list[Any]:
     """The row of the mean over data sets."""
-    first, second = (float(np.mean([part[side].mean() for part in found])) for side in (0, 1))
+    first = float(np.mean([a.mean() for a, _, _ in found]))
+    second = float(np.mean([b.mean() for _, b, _ in found]))
     variance = sum((a - b).var(ddof=1) / len(a) for a, b, _ in found) / len(found) ** 2
     error, gap = math.sqrt(variance), first - second
     p = math.erfc(abs(gap) / error / math.sqrt(2)) if error else float(gap == 0)
