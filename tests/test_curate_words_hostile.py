@@ -13,6 +13,7 @@ from dumps import HEAD, TAIL, page, write_dump
 from vislang.curate.words import Rules, count_words, plain_text, read_pages
 from vislang.curate.words import job as job_module
 from vislang.curate.words.unpack import Cut
+from vislang.curate.words.worker import count_span
 from vislang.errors import UserError
 
 # Each keeps the parser, which is C, for minutes or longer.
@@ -147,3 +148,13 @@ def test_no_process_stays_behind_an_error(tmp_path):
     with pytest.raises(UserError):
         count_words(tmp_path / "a.xml", tmp_path / "out", workers=2)
     assert not psutil.Process().children()
+
+
+def test_writing_tables_is_on_no_pages_time(tmp_path):
+    """The clock of a page stops before a table is written, however long that takes."""
+    told: list[int | None] = []
+    span = {"name": "0", "pages": [["1", "a"], ["2", "b"]], "links": [], "skipped": {}, "rows": [],
+            "without": {}}  # fmt: skip
+    (tmp_path / "parts").mkdir()
+    count_span(span, ["one two", "three"], Rules(), tmp_path, told.append)
+    assert told == [0, 1, None]

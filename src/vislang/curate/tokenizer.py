@@ -189,8 +189,8 @@ def learn_bpe(captions: Iterable[list[str]], rules: BpeRules) -> str:
 
     >>> import json
     >>> made = learn_bpe([["a dog", "the dog", "the dog"]], BpeRules(vocab=300))
-    >>> list(json.loads(made)["model"]["vocab"])[-5:]
-    ['Ġt', 'Ġthe', 'Ġdog', '⟨start⟩', '⟨end⟩']
+    >>> {"Ġdog", "Ġthe", "⟨start⟩", "⟨end⟩"} <= set(json.loads(made)["model"]["vocab"])
+    True
     """
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers, trainers

@@ -37,7 +37,8 @@ def count_span(
         texts: wikitext of the pages.
         rules: what counts.
         folder: where parts/ is.
-        at_page: called with a place before that page is read.
+        at_page: called with a place before that page is read, and with None before tables are
+            written, which is on no page's time.
     """
     tally = Tally(rules)
     skipped, rows = Counter(span["skipped"]), [list(row) for row in span["rows"]]
@@ -46,6 +47,7 @@ def count_span(
 
     def spill() -> None:
         nonlocal words
+        at_page(None)
         name = f"parts/{span['name']}-{len(parts):02d}.parquet"
         written = write_table(folder / name, _counted(tally, sums))
         words += written
@@ -90,9 +92,10 @@ def serve(rules: Rules, folder: Path, seconds: float, memory: int) -> None:
     source, answers = sys.stdin.buffer, os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
 
-    def at_page(place: int) -> None:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        os.write(answers, b"p %d\n" % place)
+    def at_page(place: int | None) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0 if place is None else seconds)
+        if place is not None:
+            os.write(answers, b"p %d\n" % place)
 
     Tally(rules).add(plain_text("[[warm]] up"))  # what is imported late is on no page's time
     while (taken := read_span(source)) is not None:
