@@ -11,11 +11,13 @@ that of a full sort.
 """
 
 import argparse
+import multiprocessing
 import os
 import resource
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -128,31 +130,44 @@ def check(root: Path, made: Any, folder: Path, k: int) -> None:
         assert (rows[domain] == order).all(), f"domain {domain} differs from a full sort"
 
 
+def classifier() -> Any:
+    """The same in every process."""
+    import torch
+
+    from vislang.curate.classifier import DomainClassifier
+
+    torch.manual_seed(0)
+    return DomainClassifier([f"d{i:02d}" for i in range(DOMAINS)], WIDTH).eval()
+
+
+def stream(root: Path, rows: int, k: int) -> tuple[float, float]:
+    """(rows a second, peak GiB) of scoring in a process that has done nothing else."""
+    from vislang.curate.collections import open_collection
+    from vislang.curate.score import Scoring, score_collection
+
+    made = classifier()
+    began = time.perf_counter()
+    score_collection(open_collection(root / "c"), made, root / "s", Scoring(k=k))
+    rate = rows / (time.perf_counter() - began)
+    return rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def main() -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--old-rows", type=int, default=1_000_000)
     parser.add_argument("--folder", default="")
     given = parser.parse_args()
-    import torch
-
-    from vislang.curate.classifier import DomainClassifier
-    from vislang.curate.collections import open_collection
-    from vislang.curate.score import Scoring, score_collection
-
     root = Path(tempfile.mkdtemp(dir=given.folder or None))
     try:
         make_collection(root / "c", given.rows)
-        torch.manual_seed(0)
-        made = DomainClassifier([f"d{i:02d}" for i in range(DOMAINS)], WIDTH).eval()
+        made = classifier()
         check(root / "c", made, root / "gate", min(K, given.rows // 4))
         reading, product = read_rate(root / "c"), product_rate(made)
         forget(root / "c")
-        began = time.perf_counter()
         k = min(K, given.rows // 4)
-        score_collection(open_collection(root / "c"), made, root / "s", Scoring(k=k))
-        rate = given.rows / (time.perf_counter() - began)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            rate, peak = alone.submit(stream, root, given.rows, k).result()
         old = old_rate(root / "c", made, min(given.old_rows, given.rows))
     finally:
         shutil.rmtree(root)
