@@ -105,6 +105,10 @@ def start_processes(device: torch.device) -> Processes:
     """Join the group that torchrun announced in the environment, if it did."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
+        # Its functions have the group that is there when it is imported as a default argument:
+        # imported later, by any package, it would hold the group beyond `stop_processes`.
+        import torch.distributed.nn  # noqa: F401
+
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return processes()
 
@@ -117,7 +121,7 @@ def processes() -> Processes:
 
 
 def stop_processes() -> None:
-    """Leave the group."""
+    """Leave the group. A program that joined one does this before it ends, as the commands do."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

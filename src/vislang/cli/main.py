@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return run_command(argv)
+        code = run_command(argv)
+        _leave_group()
+        return code
     except UserError as error:
         if os.environ.get("VISLANG_TRACEBACK"):
             raise
@@ -146,6 +148,19 @@ def usage() -> str:
 def _terminate(signum: int, frame: FrameType | None) -> None:
     """SIGTERM ends the process in order: temporary files are removed, children are stopped."""
     raise SystemExit(128 + signum)
+
+
+def _leave_group() -> None:
+    """Leave torchrun's group, if this process joined it.
+
+    Threads of the group that still hold tensors when the interpreter ends abort the process
+    (pytorch pull request 179291).  After a failure they are left alone: leaving may wait for
+    processes that no longer answer, and torchrun ends all of them.
+    """
+    if "torch.distributed" in sys.modules:
+        from vislang.devices import stop_processes
+
+        stop_processes()
 
 
 def _process() -> str:
