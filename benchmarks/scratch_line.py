@@ -63,6 +63,7 @@ def serving_flickr(data: Path, most: int) -> Iterator[Any]:
     import threading
 
     import providers
+    from loopback import running
     from vislang.data.sources import open_source
 
     archive = zipfile.ZipFile(data / "flickr8k/images_112.zip")
@@ -102,16 +103,8 @@ def serving_flickr(data: Path, most: int) -> Iterator[Any]:
         def _url(self, fact: dict[str, Any]) -> str:
             return f"{self.base}/pictures/{fact['file']}"
 
-    server = Flickr()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with archive, running(Flickr()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        archive.close()
 
 
 def gather(step: Steps, data: Path, out: Path, given: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import io
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
 
+from loopback import running
 from pictures import jpeg
 
 
@@ -202,12 +202,5 @@ class Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with running(Server()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -130,3 +130,12 @@ def samples_file(folder: Path, rows) -> Path:
     file = folder / "samples.json"
     file.write_text(json.dumps(rows))
     return file
+
+
+def model_for(name: str, resnet, owls, folder):
+    """What a localizer takes: a small model of the kind that it needs."""
+    if name in ("resnet", "regionclip"):
+        return resnet
+    if name in ("owlvit", "owlv2"):
+        return str(owls[name])
+    return save_dino(folder) if name == "grounding_dino" else small_model()

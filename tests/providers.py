@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from loopback import running
+
 PER_PAGE = {"unsplash": 30, "openverse": 20, "wikimedia": 50}
 
 
@@ -146,12 +148,5 @@ def hash_of(name: str) -> int:
 @contextlib.contextmanager
 def providing() -> Iterator[Server]:
     """A running server."""
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(Server()) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

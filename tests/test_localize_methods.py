@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from localize_cases import GOLDEN, open_clip_config, picture, save_dino, small_model
+from localize_cases import GOLDEN, model_for, open_clip_config, picture, small_model
 from vislang.errors import UserError
 from vislang.localize import LOCALIZERS
 from vislang.localize import owl as owls
@@ -327,13 +327,7 @@ def test_every_localizer_keeps_the_contract(name, resnet_model, tiny_owl, tmp_pa
     options = {"levels": [5, 9]} if name == "slicvit" else {}
     if name == "regionclip":
         options = {"shorter": 64}
-    spec = {
-        "resnet": resnet_model,
-        "regionclip": resnet_model,
-        "owlvit": str(tiny_owl["owlvit"]),
-        "owlv2": str(tiny_owl["owlv2"]),
-        "grounding_dino": save_dino(tmp_path) if name == "grounding_dino" else "",
-    }.get(name, small_model())
+    spec = model_for(name, resnet_model, tiny_owl, tmp_path)
     localizer = lookup("localizer", LOCALIZERS, name)(spec, "cpu", **options)
     assert localizer.name == name and isinstance(localizer.settings, dict)
     small = np.ascontiguousarray(picture("coffee_wide")[::6, ::6])

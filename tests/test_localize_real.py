@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from localize_cases import save_dino, small_model
+from localize_cases import model_for
 from test_localize_methods import resnet_model, tiny_owl  # noqa: F401  fixtures
 from vislang.localize import LOCALIZERS
 from vislang.localize.detect import read_instances, run_detection
@@ -22,13 +22,7 @@ OPTIONS = {"slicvit": {"levels": [10, 30]}, "regionclip": {"shorter": 64}, "resn
 
 @pytest.mark.parametrize("name", LOCALIZERS)
 def test_real_pictures_go_through(name, resnet_model, tiny_owl, test_data, tmp_path):  # noqa: F811
-    spec = {
-        "resnet": resnet_model,
-        "regionclip": resnet_model,
-        "owlvit": str(tiny_owl["owlvit"]),
-        "owlv2": str(tiny_owl["owlv2"]),
-        "grounding_dino": save_dino(tmp_path) if name == "grounding_dino" else "",
-    }.get(name, small_model())
+    spec = model_for(name, resnet_model, tiny_owl, tmp_path)
     localizer = lookup("localizer", LOCALIZERS, name)(spec, "cpu", **OPTIONS.get(name, {}))
     images = Images(test_data / "flickr8k/images_224_sample.zip")
     phrases = flickr_entities(test_data / "flickr8k/flickr30k_entities.tar.gz", images)[:3]

@@ -79,13 +79,18 @@ def build_one(
     """
     made = lookup(kind, table, name)
     known = [key for key in inspect.signature(made).parameters if key != "self"]
-    for key in options or {}:
+    check_options(f"The {kind} {name!r}", options or {}, known)
+    return made(**(options or {}))
+
+
+def check_options(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse options that `what` does not take; the message names those that it does."""
+    for key in given:
         if key not in known:
             raise UserError(
-                f"The {kind} {name!r} has no option {key!r}.{nearest(key, known)}"
+                f"{what} has no option {key!r}.{nearest(key, known)}"
                 f" Known: {', '.join(known) or 'none'}."
             )
-    return made(**(options or {}))
 
 
 def build_several(

@@ -199,12 +199,12 @@ def fingerprint_many(root: Path, names: Callable[[int], str] | Names, n: int) ->
     digest = hashlib.sha256()
     step, far = max(1, n // _MOST_STATS), max(1, n // _MOST_OPENED)
     for row in range(n):
-        line = name_of(row)
+        name = line = name_of(row)
         try:
             if row % far == 0:
-                line += f" {_read(root / line, _BLOCK)}"
+                line += f" {_read(root / name, _BLOCK)}"
             if row % step == 0:
-                line += f" {os.stat(root / name_of(row)).st_size}"
+                line += f" {os.stat(root / name).st_size}"
         except OSError:
             line += " missing"
         digest.update(line.encode() + b"\n")

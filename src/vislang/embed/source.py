@@ -133,11 +133,9 @@ class _Job:
 
 @functools.lru_cache(maxsize=1)
 def _opened(job: _Job) -> Embedder:
-    model, source = job.model, job.source
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
+    from vislang.models.pretrained import as_model
 
-        model = load_model(str(model))
+    model, source = as_model(job.model), job.source
     if isinstance(source, str | Path):
         from vislang.data.sources import open_source
 

@@ -57,12 +57,9 @@ def evaluate_datasets(
     made_from: dict[str, Any] = {}
     missing: list[list[str]] = []
     values: dict[str, dict[str, Interval]] = {}
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
+    from vislang.models.pretrained import as_model
 
-        made, name = load_model(str(model)), str(model)
-    else:
-        made, name = model, ""
+    made, name = as_model(model), str(model) if isinstance(model, str | Path) else ""
     for entry in chosen(names):
         try:
             opened = open_dataset(entry, root, train=not set(suite) <= set(WITHOUT_TRAINING))

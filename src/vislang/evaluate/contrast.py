@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,9 @@ def _average(key: tuple[str, str], found: Sequence[tuple[Any, Any, list[float]]]
     second = float(np.mean([b.mean() for _, b, _ in found]))
     variance = sum((a - b).var(ddof=1) / len(a) for a, b, _ in found) / len(found) ** 2
     error, gap = math.sqrt(variance), first - second
-    p = math.erfc(abs(gap) / error / math.sqrt(2)) if error else float(gap == 0)
+    p = 2 * NormalDist().cdf(-abs(gap) / error) if error else float(gap == 0)
     seeds = [float(np.mean(values)) for values in zip(*(part[2] for part in found))]
-    reach = 1.959964 * error
+    reach = NormalDist().inv_cdf(0.975) * error
     return ["average", *key, first, second, gap, gap - reach, gap + reach, len(found), p, seeds]
 
 

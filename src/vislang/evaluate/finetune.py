@@ -29,7 +29,7 @@ from vislang.evaluate.scores import Scores, write_scores
 from vislang.evaluate.search import stratified_split
 from vislang.evaluate.tune import TuneOptions, fine_tune
 from vislang.evaluate.zeroshot import classifier
-from vislang.lookup import nearest
+from vislang.lookup import check_options
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -85,10 +85,9 @@ def evaluate_finetune(
     """
     asked = options if isinstance(options, FinetuneOptions) else read_options(options)
     given, name = model, source
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
+    from vislang.models.pretrained import as_model
 
-        model = load_model(str(model))
+    model = as_model(model)
     tested = _open(source, source_options)
     training = None if train_source is None else _open(train_source, train_options)
     way = {"batch_size": batch_size, "device": device, "precision": precision, "limits": limits}
@@ -145,14 +144,8 @@ def _tuned_scores(
 def read_options(given: Mapping[str, Any] | None) -> FinetuneOptions:
     """Options from a mapping; an unknown one is an error that names the known ones."""
     known = list(FinetuneOptions.__dataclass_fields__)
-    for key in given or {}:
-        if key not in known:
-            raise UserError(
-                f"The evaluation 'finetune' has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known)}."
-            )
-    lists = {k: tuple(v) for k, v in (given or {}).items() if k in ("rates", "wise")}
-    return FinetuneOptions(**{**(given or {}), **lists})
+    check_options("The evaluation 'finetune'", given or {}, known)
+    return FinetuneOptions(**(given or {}))
 
 
 Part = tuple[Source, np.ndarray, np.ndarray]  # source, positions, labels

@@ -46,12 +46,11 @@ class MtebModel:
         device: str = "auto",
         precision: str = "auto",
     ):
-        if isinstance(model, str | Path):
-            from vislang.models.pretrained import load_model
+        from vislang.models.pretrained import as_model
 
+        if isinstance(model, str | Path):
             name = name or f"vislang/{Path(str(model)).name}"
-            model = load_model(str(model))
-        self.model, self.name = model, name or "vislang/model"
+        self.model, self.name = as_model(model), name or "vislang/model"
         self.how: dict[str, Any] = {"batch_size": batch_size, "device": device}
         self.how["precision"] = precision
 

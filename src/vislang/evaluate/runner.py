@@ -67,8 +67,10 @@ def evaluate(
     Raises:
         UserError: an unknown evaluation or option, or a source or model that lacks what one needs.
     """
+    from vislang.models.pretrained import as_model
+
     evaluations = build_evaluations(names, options or {})
-    encoder, tested = _open_model(model), _open_source(source, source_options)
+    encoder, tested = as_model(model), _open_source(source, source_options)
     asked = [_requests(evaluation, tested, encoder) for evaluation in evaluations]
     everything = functools.reduce(operator.or_, asked)
     training = None
@@ -113,14 +115,6 @@ def build_evaluations(
 def build_evaluation(name: str, options: Mapping[str, Any] | None = None) -> Evaluation:
     """One evaluation; an unknown option is an error that names the known ones."""
     return build_one("evaluation", EVALUATIONS, name, options)
-
-
-def _open_model(model: DualEncoder | str | Path) -> DualEncoder:
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
-
-        return load_model(str(model))
-    return model
 
 
 def _open_source(source: Source | str | Path, options: Mapping[str, Any] | None) -> Source:

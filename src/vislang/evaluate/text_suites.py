@@ -104,10 +104,9 @@ def evaluate_texts(
         jobs = [_Job(each, Path(path), each.read(Path(path)), each.name) for each in made]
     given = options or {}
     named = str(model) if isinstance(model, str | Path) else "in memory"
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
+    from vislang.models.pretrained import as_model
 
-        model = load_model(str(model))
+    model = as_model(model)
     rows = TextRows(model, Path(folder) / "stores" / "texts" if keep_store else None, **how)
     found: list[Scores] = []
     failed: list[str] = []

@@ -82,6 +82,8 @@ class TuneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("rates", "wise"):  # a file has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.start not in STARTS:
             raise UserError(f"start must be one of {', '.join(STARTS)}, got {self.start!r}.")
         if not self.rates or not self.wise or self.epochs < 1 or self.batch_size < 1:

@@ -28,9 +28,10 @@ from vislang.models.build import build_model, build_side
 from vislang.models.dual import DualEncoder, count_parameters
 from vislang.models.export import export_open_clip
 from vislang.models.fingerprint import fingerprint_model, fingerprint_side
-from vislang.models.saved import NOTE, load_export, load_run, save_model
+from vislang.models.saved import NOTE, load_export, load_run, run_of, save_model
 
 __all__ = [
+    "as_model",
     "build_model",
     "count_parameters",
     "export_open_clip",
@@ -72,6 +73,11 @@ def load_model(
     return model.to(device).eval()
 
 
+def as_model(model: DualEncoder | str | Path) -> DualEncoder:
+    """A model as it is, or the one that is named (see `load_model`)."""
+    return load_model(model) if isinstance(model, str | Path) else model
+
+
 def _options(text: str) -> dict[str, Any]:
     """ "a=1&b=x" as {"a": 1, "b": "x"}."""
     import yaml
@@ -83,10 +89,8 @@ def _options(text: str) -> dict[str, Any]:
 def _from_folder(path: Path, ema: bool, trusted: bool) -> DualEncoder:
     if (path / NOTE).is_file():
         return load_export(path, trusted)
-    if (path / "config.yaml").is_file():
-        return load_run(path, None, ema, trusted)
-    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
-        return load_run(path.parent.parent, path, ema, trusted)
+    if of := run_of(path):
+        return load_run(*of, ema, trusted)
     if (path / "open_clip_config.json").is_file():
         return _open_clip(f"{LOCAL}{path}", {})
     if (path / "modules.json").is_file():

@@ -97,6 +97,15 @@ def load_export(folder: Path, trusted: bool = False) -> DualEncoder:
     return _filled(config, folder / WEIGHTS, trusted)
 
 
+def run_of(path: Path) -> tuple[Path, Path | None] | None:
+    """(run folder, its checkpoint or None for the newest) that a path names; None of others."""
+    if (path / "config.yaml").is_file():
+        return path, None
+    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
+        return path.parent.parent, path
+    return None
+
+
 def load_run(run: Path, checkpoint: Path | None, ema: bool, trusted: bool = False) -> DualEncoder:
     """The model of a run folder, at `checkpoint` or at its newest whole one.
 

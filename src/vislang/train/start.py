@@ -9,7 +9,7 @@ from torch import nn
 from vislang.config import TrainConfig, read_config
 from vislang.errors import UserError
 from vislang.models.pretrained import load_model
-from vislang.models.saved import newest_checkpoint
+from vislang.models.saved import newest_checkpoint, run_of
 from vislang.train.checkpoint import load_module
 
 STEM = "objective.safetensors"
@@ -26,28 +26,19 @@ def start_from(config: TrainConfig, model: nn.Module, objective: nn.Module) -> N
     """
     where = config.model.start
     load_module(model, load_model(where).state_dict(), f"model that is to start from {where}")
-    run, checkpoint = _run_of(Path(where).expanduser())
-    if run and read_config(run / "config.yaml", TrainConfig).objective == config.objective:
+    of = run_of(Path(where).expanduser())
+    if of and read_config(of[0] / "config.yaml", TrainConfig).objective == config.objective:
         from safetensors.torch import load_file
 
-        found = (checkpoint or newest_checkpoint(run)) / STEM
+        found = (of[1] or newest_checkpoint(of[0])) / STEM
         if found.is_file():
             load_module(objective, load_file(found), f"objective that is to start from {where}")
 
 
-def _run_of(path: Path) -> tuple[Path | None, Path | None]:
-    """(the run folder, its checkpoint or None for the newest); (None, None) of other models."""
-    if (path / "config.yaml").is_file():
-        return path, None
-    if path.parent.name == "checkpoints" and (path.parent.parent / "config.yaml").is_file():
-        return path.parent.parent, path
-    return None, None
-
-
 def check_start(config: TrainConfig, folder: Path) -> None:
     """Refuse a run that would start from itself."""
-    run, _ = _run_of(Path(config.model.start).expanduser()) if config.model.start else (None, None)
-    if run and run.resolve() == folder.resolve():
+    of = run_of(Path(config.model.start).expanduser()) if config.model.start else None
+    if of and of[0].resolve() == folder.resolve():
         raise UserError(
             f"model.start is {config.model.start}, the folder of the run itself. Give another"
             " --out; a run that was stopped goes on by itself when its command is repeated."

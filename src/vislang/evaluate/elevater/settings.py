@@ -10,7 +10,7 @@ from typing import Any
 from vislang.errors import UserError
 from vislang.evaluate.elevater import PROTOCOLS
 from vislang.evaluate.tune import TuneOptions
-from vislang.lookup import nearest
+from vislang.lookup import check_options, nearest
 
 KINDS = ("zeroshot", "probe", "finetune")
 TASKS = ("zeroshot", "probe:5", "probe:full")
@@ -123,13 +123,7 @@ class ElevaterOptions:
             raise UserError("elevater: tasks must be a list, as in [zeroshot, probe:5].")
         if not self.tasks or not self.seeds:
             raise UserError("elevater: name at least one task and one seed.")
-        known = list(TuneOptions.__dataclass_fields__)
-        for key in self.tune:
-            if key not in known:
-                raise UserError(
-                    f"elevater: tune has no option {key!r}.{nearest(key, known)}"
-                    f" Known: {', '.join(known)}."
-                )
+        check_options("elevater: tune", self.tune, list(TuneOptions.__dataclass_fields__))
         self.tuning  # noqa: B018  its values are checked now
 
     @property
@@ -140,8 +134,7 @@ class ElevaterOptions:
     @property
     def tuning(self) -> TuneOptions:
         """Options of fine-tuning."""
-        lists = {k: tuple(v) for k, v in self.tune.items() if k in ("rates", "wise")}
-        return TuneOptions(**{**self.tune, **lists})
+        return TuneOptions(**self.tune)
 
     def head_scale(self, classes: int) -> float:
         """What multiplies the logits of the toolkit's head."""
@@ -155,10 +148,5 @@ class ElevaterOptions:
 def make_options(given: Mapping[str, Any] | None) -> ElevaterOptions:
     """Options from a mapping; an unknown one is an error that names the known ones."""
     known = list(ElevaterOptions.__dataclass_fields__)
-    for key in given or {}:
-        if key not in known:
-            raise UserError(
-                f"The evaluation 'elevater' has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known)}."
-            )
+    check_options("The evaluation 'elevater'", given or {}, known)
     return ElevaterOptions(**(given or {}))

@@ -70,10 +70,9 @@ def evaluate_elevater(
     asked = options if isinstance(options, ElevaterOptions) else make_options(options)
     sets = chosen_sets(names, asked.registry)
     name = str(model) if isinstance(model, str | Path) else "in memory"
-    if isinstance(model, str | Path):
-        from vislang.models.pretrained import load_model
+    from vislang.models.pretrained import as_model
 
-        model = load_model(str(model))
+    model = as_model(model)
     if model.text is None and any(task.kind == "zeroshot" for task in asked.asked):
         raise UserError(
             "The task zeroshot needs a text side, and this model has none: leave it out, as in"
