@@ -119,6 +119,8 @@ def real_pictures(most: int) -> list[np.ndarray]:
         return [data.coffee(), data.astronaut()][:most]
     from vislang.localize.phrases import Images
 
+    if not most:
+        return []
     images = Images(zipped)
     names = sorted({n for n in images._names.values() if n.endswith(".jpg")})
     return [images.read(name) for name in names[:: max(1, len(names) // most)][:most]]

@@ -19,7 +19,7 @@ from curate_parts import add_part, embeddings
 from towers_cases import VECTORS
 from vislang.cli import main as cli
 from vislang.cli.curate.score import Pace
-from vislang.curate.blocks import read_blocks
+from vislang.curate.blocks import map_blocks
 from vislang.curate.classifier import (
     DomainClassifier,
     load_classifier,
@@ -280,14 +280,31 @@ def test_scoring_refuses_what_does_not_fit(collection, tmp_path):
 def test_blocks_are_the_file(tmp_path):
     rows = embeddings(103, 8)
     np.save(tmp_path / "a.npy", rows)
-    read = [(first, block.copy()) for first, block in read_blocks(tmp_path / "a.npy", 10)]
-    assert [first for first, _ in read] == list(range(0, 103, 10))
-    np.testing.assert_array_equal(np.concatenate([block for _, block in read]), rows)
-    for _ in read_blocks(tmp_path / "a.npy", 10):
-        break  # the reader's thread ends with the loop
-    assert not [t for t in threading.enumerate() if t.name == "blocks"]
+    whole = lambda tiles: np.concatenate([tile.copy() for tile in tiles])  # noqa: E731
+
+    def first_is_slowest(tiles):
+        found = whole(tiles)
+        time.sleep(0.02 if (found[0] == rows[0]).all() else 0)
+        return found
+
+    for threads, tile, forget in ((1, 10, False), (3, 4, True), (2, 1, False)):
+        how = {"tile": tile, "threads": threads, "forget": forget}
+        read = list(map_blocks(tmp_path / "a.npy", first_is_slowest, 10, **how))
+        assert [first for first, _ in read] == list(range(0, 103, 10))
+        np.testing.assert_array_equal(np.concatenate([block for _, block in read]), rows)
+        for _ in map_blocks(tmp_path / "a.npy", whole, 10, **how):
+            break  # the threads end with the loop
+        with pytest.raises(ZeroDivisionError):
+            list(map_blocks(tmp_path / "a.npy", lambda tiles: 1 / 0, 10, **how))
+        assert not [t for t in threading.enumerate() if t.name.startswith("blocks")]
+    blocks = map_blocks(tmp_path / "a.npy", whole, 10)
+    next(blocks)
+    with (tmp_path / "a.npy").open("r+b") as file:
+        file.truncate(600)
+    with pytest.raises(UserError, match="it ended early"):
+        list(blocks)
     np.save(tmp_path / "b.npy", rows[:0])
-    assert not list(read_blocks(tmp_path / "b.npy"))
+    assert not list(map_blocks(tmp_path / "b.npy", whole))
 
 
 def _score_slowly(root: Path, classifier: Path, out: Path) -> None:

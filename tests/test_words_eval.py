@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import ndcg_score
 
 from vislang.errors import UserError
+from vislang.evaluate import passage_search
 from vislang.evaluate.passages import Passages, search
 from vislang.evaluate.triplets import Triplets, nearer
 from vislang.evaluate.words import Words, analogy_scores, read_words
@@ -80,15 +81,20 @@ def test_odd_word_files(pairs):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 9))
-def test_search_is_exact_whatever_the_block(n, k, seed, block):
+@given(
+    st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.integers(1, 30), st.integers(1, 9)
+)
+def test_search_is_exact_whatever_the_block_and_tile(n, k, seed, block, tile):
     rng = np.random.default_rng(seed)
     vectors = rng.integers(-1, 2, (n, 3)).astype(np.float32)  # many ties
     asked = rng.normal(size=(4, 3)).astype(np.float32)
     texts = [(f"p{i}", str(i)) for i in range(n)]
     vectors = unit(vectors)
     rows = lambda t: vectors[[int(x) for x in t]]  # noqa: E731
-    where, names, count = search(asked, iter(texts), rows, block, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passage_search, "TILE", tile)
+        patch.setattr(passage_search, "QUERIES", 3)
+        where, names, count = search(asked, iter(texts), rows, block, k)
     score = asked @ vectors.T
     expected = np.argsort(-score, axis=1, kind="stable")[:, :k]
     taken = np.take_along_axis(score, where, axis=1)

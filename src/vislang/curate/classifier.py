@@ -6,7 +6,7 @@ n: rows, D: width of an embedding, C: domains, H: hidden width, round(D / 4).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,21 +61,62 @@ class DomainClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n C"]:
         """Logits. Rows need not have unit length; a zero row gives NaN."""
+        return self._logits(x, *self._joined(x.dtype))
+
+    def _joined(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(weights [H + C + p, D], biases) of both products with x; linear has H = 0.
+
+        p rows of zeros make them a multiple of 8, with which the product is a tenth faster.
+        """
+        weights: list[Tensor] = [self.skip.weight]
+        biases: list[Tensor] = [self.skip.bias]
+        if self.kind == "mlp":
+            weights.insert(0, self.hidden.weight)
+            biases = [self.hidden.bias, self.skip.bias + self.out.bias]
+        weight, bias = torch.cat(weights).to(dtype), torch.cat(biases)
+        more = -len(bias) % 8
+        return F.pad(weight, (0, 0, 0, more)), F.pad(bias, (0, more))
+
+    def _logits(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # Scaling the results instead of the rows saves a pass over the widest array, and one
         # product with both matrices another one.
-        length = torch.linalg.vector_norm(x.float(), dim=1, keepdim=True)
-        if self.kind == "linear":
-            return F.linear(x, self.skip.weight.to(x.dtype)).float() / length + self.skip.bias
-        both = torch.cat([self.hidden.weight, self.skip.weight]).to(x.dtype)
-        inner, skipped = (F.linear(x, both).float() / length).split(
-            [len(self.hidden.weight), len(self.names)], dim=1
-        )
-        return self.out(F.gelu(inner + self.hidden.bias)) + skipped + self.skip.bias
+        scale = 1 / torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        both = torch.addcmul(bias, F.linear(x, weight).float(), scale)
+        hidden = len(self.hidden.bias) if self.kind == "mlp" else 0
+        skipped = both[:, hidden : hidden + len(self.names)]
+        if not hidden:
+            return skipped
+        return torch.addmm(skipped, F.gelu(both[:, :hidden]), self.out.weight.T)
 
     def log_probs(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n C"]:
         """log softmax(logits / temperature)."""
-        logits = self(x)
+        return self._log_softmax(self(x))
+
+    def _log_softmax(self, logits: Tensor) -> Tensor:
         return (logits / self.temperature if self.temperature != 1 else logits).log_softmax(dim=1)
+
+    def scorer(self, dtype: torch.dtype) -> Callable[[Iterable[np.ndarray]], np.ndarray]:
+        """`log_probs` for streams: of tiles [t, D] of any float type, as one float32 [n, C].
+
+        Tiles should be small, some hundred rows: they stay in the processor's cache from the
+        conversion to `dtype` to the result.  Several threads may call it at once.
+        """
+        with torch.inference_mode():
+            joined = self._joined(dtype)
+
+        def score(tiles: Iterable[np.ndarray]) -> np.ndarray:
+            found, room = [], torch.empty(0, self.width, dtype=dtype)
+            with torch.inference_mode():
+                for tile in tiles:
+                    if not tile.dtype.isnative:
+                        tile = tile.astype(tile.dtype.newbyteorder("="))
+                    if len(room) < len(tile):
+                        room = torch.empty(len(tile), self.width, dtype=dtype)
+                    x = room[: len(tile)].copy_(torch.from_numpy(tile))
+                    found.append(self._log_softmax(self._logits(x, *joined)).T)
+                return torch.cat(found, dim=1).numpy().T  # a domain's scores lie together
+
+        return score
 
     @property
     def fingerprint(self) -> str:

@@ -130,6 +130,11 @@ class Collection:
         return sum(part.shape[0] for part in self.parts)
 
     @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        return sum(int(np.prod(part.shape)) * part.dtype.itemsize for part in self.parts)
+
+    @property
     def width(self) -> int:
         """D."""
         return self.parts[0].shape[1]

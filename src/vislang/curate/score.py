@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vislang.curate.blocks import read_blocks
+from vislang.curate.blocks import map_blocks, memory_bytes
 from vislang.curate.collections import Collection, Part
 from vislang.curate.filters import Filters, total
 from vislang.curate.topk import TopK
@@ -64,6 +64,7 @@ class _Job:
     folder: str
     how: Scoring
     threads: int
+    forget: bool
     on_rows: Callable[[int, int], None] | None = None
 
 
@@ -110,7 +111,8 @@ def score_collection(
     }
     classifier.save(out / "classifier")
     serial = engine == "serial"
-    job = _Job(collection, str(out), how, 0 if serial else 1, on_rows if serial else None)
+    large = collection.nbytes > memory_bytes() / 2
+    job = _Job(collection, str(out), how, 0 if serial else 1, large, on_rows if serial else None)
     running = _Running(out, len(classifier.names), how.k)
 
     def on_done(unit: str, note: Mapping[str, Any]) -> None:
@@ -121,7 +123,9 @@ def score_collection(
     units = [part.name for part in collection.parts]
     work = partial(_score_part, job)
     notes = run_units(out, units, work, plain(settings), engine, workers, on_done)
-    manifest = _finish(out, collection, classifier, how, notes)
+    for unit in notes:  # those of earlier calls
+        running.add(unit)
+    manifest = _finish(out, collection, classifier, how, notes, running.top)
     if collection.bad and not skip_bad:
         name, reason = next(iter(collection.bad.items()))
         raise UserError(
@@ -154,10 +158,16 @@ class _Running:
 
     def __init__(self, out: Path, domains: int, k: int):
         self.out, self.top = out, TopK(domains, k)
+        self.taken: set[str] = set()
 
     def take(self, unit: str) -> None:
-        merge_candidates(self.top, self.out / "candidates" / f"{unit}.npy")
+        self.add(unit)
         write_whole(self.out / "floor.npy", npy_bytes(self.top.lowest()))
+
+    def add(self, unit: str) -> None:
+        if unit not in self.taken:
+            merge_candidates(self.top, self.out / "candidates" / f"{unit}.npy")
+            self.taken.add(unit)
 
 
 def merge_candidates(top: TopK, path: Path) -> None:
@@ -184,7 +194,7 @@ def _score_part(job: _Job, unit: str, folder: Path) -> dict[str, Any]:
     rows, _ = part.shape
     writes = _full_file(folder, unit, job.how.full, rows, len(classifier.names))
     with writes as full:
-        for first, scores in log_probs_of(part.array, classifier, job.how):
+        for first, scores in log_probs_of(part.array, classifier, job.how, job.forget):
             last = first + len(scores)
             keys = job.collection.keys(part, np.arange(first, last))
             top.add(scores, keys, None if keep is None else keep[first:last])
@@ -202,27 +212,26 @@ def _score_part(job: _Job, unit: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def log_probs_of(path: Path, classifier: DomainClassifier, how: Scoring) -> Any:
-    """(first row, log-probabilities float32 [b, C]) of an array's blocks."""
+def log_probs_of(
+    path: Path, classifier: DomainClassifier, how: Scoring, forget: bool = False
+) -> Any:
+    """(first row, log-probabilities float32 [b, C]) of an array's blocks; see `map_blocks`.
+
+    Each of torch's threads takes blocks of its own, whole, so that none waits for another's part
+    of a product, and a number does not depend on how many there are.
+    """
     import torch
 
     from vislang.devices import pick_precision
 
     precision = pick_precision(how.precision, torch.device("cpu"))
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    made: dict[int, torch.Tensor] = {}
-
-    def convert(number: int, block: np.ndarray) -> torch.Tensor:
-        # In the reading thread, and into memory that is there already: a new array a block costs
-        # as much in page faults as a third of the product.
-        if number not in made:
-            made[number] = torch.empty(len(block), block.shape[1], dtype=dtype)
-        native = block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
-        return made[number][: len(block)].copy_(torch.from_numpy(native))
-
-    with torch.inference_mode():
-        for first, x in read_blocks(path, how.block, convert):
-            yield first, classifier.log_probs(x).numpy()
+    score = classifier.scorer(torch.bfloat16 if precision == "bf16" else torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        one = partial(torch.set_num_threads, 1)
+        yield from map_blocks(path, score, how.block, threads=threads, begin=one, forget=forget)
+    finally:  # it is each thread's own number, but also that of threads that come later
+        torch.set_num_threads(threads)
 
 
 def _allowed(part: Part, filters: Filters) -> tuple[np.ndarray | None, dict[str, int]]:
@@ -252,7 +261,7 @@ def _full_file(folder: Path, unit: str, dtype: str, rows: int, domains: int) -> 
 def _write_candidates(path: Path, top: TopK, names: tuple[str, ...]) -> dict[str, int]:
     parts, kept = [], {}
     for domain, name in enumerate(names):
-        score, key = top.best(domain)
+        score, key = top.kept(domain)
         rows = np.empty(len(score), CANDIDATE)
         rows["domain"], rows["score"], rows["key"] = domain, score, key
         parts.append(rows)
@@ -263,32 +272,31 @@ def _write_candidates(path: Path, top: TopK, names: tuple[str, ...]) -> dict[str
 
 def _finish(
     out: Path, collection: Collection, classifier: DomainClassifier, how: Scoring,
-    notes: Mapping[str, Mapping[str, Any]],
+    notes: Mapping[str, Mapping[str, Any]], top: TopK,
 ) -> dict[str, Any]:  # fmt: skip
-    """Merge the parts' candidates one after another, so that K rows and one part are in memory."""
+    """Write the table and the manifest."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    top = TopK(len(classifier.names), how.k)
-    for unit in notes:
-        merge_candidates(top, out / "candidates" / f"{unit}.npy")
     kept = {}
+    parts = pa.array([part.name for part in collection.parts])
+    numbers = {part.name: i for i, part in enumerate(collection.parts)}
     schema = pa.schema([("domain", pa.string()), ("rank", pa.int32()), ("score", pa.float32()),
                         ("part", pa.string()), ("row", pa.int64()),
                         ("key", pa.int64())])  # fmt: skip
+    named: Any = ["domain", "part"]  # the other columns repeat nothing
     with (
         whole_file(out / TOP) as file,
-        pq.ParquetWriter(file, schema) as writer,
+        pq.ParquetWriter(file, schema, use_dictionary=named) as writer,
     ):
         for domain, name in enumerate(classifier.names):
             score, key = top.best(domain)
             kept[name] = len(score)
-            part, row = np.empty(len(key), object), np.empty(len(key), np.int64)
+            part, row = np.empty(len(key), np.int32), np.empty(len(key), np.int64)
             for one, at, rows in collection.places(key):
-                part[at], row[at] = one.name, rows
-            columns = [np.full(len(key), name, object), np.arange(len(key), dtype=np.int32),
-                       score.astype(np.float32), part, row, key]  # fmt: skip
-            arrays = [pa.array(c, t) for c, t in zip(columns, schema.types)]
+                part[at], row[at] = numbers[one.name], rows
+            arrays = [pa.repeat(name, len(key)), np.arange(len(key), dtype=np.int32),
+                      score.astype(np.float32), parts.take(pa.array(part)), row, key]  # fmt: skip
             writer.write_table(pa.table(arrays, schema))
     manifest = {
         "domains": classifier.names,

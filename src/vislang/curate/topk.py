@@ -59,22 +59,29 @@ class TopK:
             keys: unique over all blocks.
             keep: rows that may enter.
         """
-        finite = np.isfinite(scores).all(axis=1)
-        if not finite.all():
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = scores.sum()
+        if not np.isfinite(total):  # one pass tells that all are; else which
+            finite = np.isfinite(scores).all(axis=1)
             self.refused += int((~finite).sum())
             keep = finite if keep is None else np.asarray(keep, bool) & finite  # type: ignore[assignment]
         # [D, b]: each domain's scores lie together, so that comparing them is one pass.
         columns = np.ascontiguousarray(scores.T)
         for domain, column in enumerate(columns):
-            good = column >= self.floor[domain]
+            good = column >= self._floor_as(column.dtype, domain)
             if keep is not None:
                 good &= keep
             at = np.flatnonzero(good)
             for first in range(0, len(at), self.k):  # never more than K beyond the K that stay
                 some = at[first : first + self.k]
                 if first:
-                    some = some[column[some] >= self.floor[domain]]
+                    some = some[column[some] >= self._floor_as(column.dtype, domain)]
                 self._enter(domain, column[some], keys[some])
+
+    def _floor_as(self, dtype: np.dtype, domain: int) -> np.floating:
+        """The floor in the scores' own type, not above it: comparing two types converts a block."""
+        low = dtype.type(self.floor[domain])
+        return low if low <= self.floor[domain] else np.nextafter(low, dtype.type(-np.inf))
 
     def merge(self, domain: int, scores: np.ndarray, keys: np.ndarray) -> None:
         """Candidates of one domain, from another TopK."""
@@ -116,12 +123,16 @@ class TopK:
         self._count[domain], self._full[domain] = self.k, True
         self.floor[domain] = max(self.floor[domain], float(kth))
 
-    def best(self, domain: int) -> tuple[np.ndarray, np.ndarray]:
-        """(scores, keys) of the K best so far, best first; of equal scores the larger key first."""
+    def kept(self, domain: int) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, keys) of the K best so far, in no order."""
         if self._count[domain] > self.k:
             self._thin(domain)
         count = int(self._count[domain])
-        score, key = self._score[domain][:count], self._key[domain][:count]
+        return self._score[domain][:count], self._key[domain][:count]
+
+    def best(self, domain: int) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, keys) of the K best so far, best first; of equal scores the larger key first."""
+        score, key = self.kept(domain)
         order = np.lexsort((key, score))[::-1]
         return score[order], key[order]
 

@@ -22,11 +22,14 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
+Weights = tuple[np.ndarray, np.ndarray]  # [d, P, K] and [P, K]
+
 # Of the gradient's norm, for rows whose mean squared length is 1: of an answer, and of a search
 # for the cost, where it is still below scikit-learn's (1e-4 of the largest part of the gradient).
 TOLERANCE, ROUGH = 1e-5, 1e-4
 MOST = 5000  # steps
 TOGETHER = 256  # columns solved together
+TILE = 1024  # rows
 COMPACT = 8  # steps between two looks at which problems are done
 
 
@@ -34,8 +37,8 @@ class ManyFits:
     """Rows with classes, ready for many fits on parts of them.
 
     Args:
-        x: features; rows that are only answered, never learnt from, belong to them.
-        y: classes 0 ... classes - 1; of rows that are only answered any of these.
+        x: features of the rows that fits learn from.
+        y: classes 0 ... classes - 1.
         classes: how many.
         threads: of the products; None for all cores.
     """
@@ -47,61 +50,87 @@ class ManyFits:
         classes: int,
         threads: int | None = None,
     ):
-        self.y, self.classes, self.threads = np.asarray(y), classes, threads
+        self.classes, self.threads = classes, threads
         with _threads(threads):
             # The bias is free, so that moving the rows changes nothing but the conditioning.
             x = np.asarray(x)
-            x = x - x.mean(axis=0, dtype=np.float64).astype(x.dtype)
+            self.mean = x.mean(axis=0, dtype=np.float64).astype(x.dtype)
+            x = x - self.mean
             gram = (x.T @ x).astype(np.float64) / len(x)
             variance, axes = np.linalg.eigh(gram)
             kept = variance > max(variance[-1], 0) * 1e-7
             self.scale = float(np.sqrt(variance[kept].sum())) or 1.0
-            self.z = (x @ (axes[:, kept] / self.scale).astype(x.dtype)).astype(np.float32)
+            self.axes = (axes[:, kept] / self.scale).astype(x.dtype)
+            self.z = (x @ self.axes).astype(np.float32)
         self.variance = variance[kept] / self.scale**2
         self.columns = 1 if classes == 2 else classes
-        wanted = self.y[:, None] == np.arange(classes)[None]
+        wanted = np.asarray(y)[:, None] == np.arange(classes)[None]
         self.target = wanted[:, 1:2] if classes == 2 else wanted
 
-    def said(
+    def fit(
         self,
         learn: Bool[np.ndarray, "n F"],
         of: Int[np.ndarray, " P"],
         cost: Float[np.ndarray, " P"],
         tolerance: float = TOLERANCE,
-    ) -> Int[np.ndarray, "n P"]:
-        """What each problem's classifier says of every row.
+        start: Weights | None = None,
+    ) -> Weights:
+        """Weights [d, P, K] and biases [P, K] of all problems.
 
         Args:
             learn: sets of rows to learn from.
             of: the set of each problem.
             cost: C of each problem.
             tolerance: of the gradients' norms.
+            start: where each begins; zero if not given.
         """
+        if start is None:
+            shape = (self.z.shape[1], len(of), self.columns)
+            start = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+        w, b = (part.copy() for part in start)
         at_once = max(1, TOGETHER // self.columns)
-        found = np.empty((len(self.z), len(of)), np.int16)
         with _threads(self.threads):
             for first in range(0, len(of), at_once):
                 part = slice(first, first + at_once)
                 costs = np.asarray(cost[part], np.float64)
-                w, b = self._solve(learn[:, of[part]], costs, tolerance)
-                logits = _logits(self.z, w, b)
+                begin = w[:, part], b[part]
+                w[:, part], b[part] = self._solve(learn[:, of[part]], costs, tolerance, begin)
+        return w, b
+
+    def said(
+        self, weights: Weights, x: Float[np.ndarray, "m D"] | None = None
+    ) -> Int[np.ndarray, "m P"]:
+        """What each problem's classifier says of each of the rows, or of other rows x."""
+        w, b = weights
+        found = np.empty((len(self.z if x is None else x), w.shape[1]), np.int16)
+        at_once = max(1, TOGETHER // self.columns)
+        with _threads(self.threads):
+            for first in range(0, w.shape[1], at_once):
+                part = slice(first, first + at_once)
+                some, bias, rows = w[:, part], b[part], self.z
+                if x is not None:  # the few weights go back to the features, not rows to the axes
+                    flat = self.axes @ some.reshape(len(some), bias.size)
+                    bias = bias - (self.mean @ flat).reshape(bias.shape)
+                    some, rows = flat.reshape(-1, *bias.shape), x
+                logits = _logits(rows, some, bias)
                 found[:, part] = logits[..., 0] > 0 if self.columns == 1 else logits.argmax(-1)
         return found
 
     def _solve(
-        self, learn: np.ndarray, cost: np.ndarray, tolerance: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, learn: np.ndarray, cost: np.ndarray, tolerance: float, start: Weights
+    ) -> Weights:
         """Weights [d, P, K] and biases [P, K] whose gradients are within the tolerance."""
         used = learn.any(axis=1)
-        z, target, learn = self.z[used], self.target[used], learn[used]
-        shape = (z.shape[1], len(cost), self.columns)
-        done_w, done_b = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+        z, target = self.z, self.target
+        if not used.all():
+            z, target, learn = z[used], target[used], learn[used]
+        w, b = start
+        done_w, done_b = w.copy(), b.copy()
         left = np.arange(len(cost))
         rows = learn.sum(axis=0)
         l2 = (1 / (cost * rows * self.scale**2)).astype(np.float32)
         share = (learn / rows).astype(np.float32)
         bend = (0.25 if self.columns == 1 else 0.5) * len(self.z) / rows
-        w, b = done_w.copy(), done_b.copy()
         ahead_w, ahead_b, pace = w, b, np.ones(len(cost))
         for step in range(MOST):
             of_w, of_b = self._gradient(z, target, ahead_w, ahead_b, share, l2)
@@ -137,7 +166,18 @@ class ManyFits:
         share: np.ndarray,
         l2: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        p = _logits(z, w, b)
+        # By tiles: rows come from memory once a step, and what is made of them stays in the cache.
+        w = np.ascontiguousarray(w)
+        of_w, of_b = l2[None, :, None] * w, np.zeros_like(b)
+        for first in range(0, len(z), TILE):
+            rows = slice(first, first + TILE)
+            p = self._residual(_logits(z[rows], w, b), target[rows], share[rows])
+            of_w += (z[rows].T @ p.reshape(len(p), -1)).reshape(w.shape)
+            of_b += p.sum(axis=0)
+        return of_w, of_b
+
+    def _residual(self, p: np.ndarray, target: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """share · (probabilities - target), made in the memory of the logits p [n, P, K]."""
         if self.columns == 1:
             np.clip(p, -60, 60, out=p)
             np.negative(p, out=p)
@@ -150,9 +190,7 @@ class ManyFits:
             p /= p.sum(axis=-1, keepdims=True)
         p -= target[:, None]
         p *= share[..., None]
-        d, problems, columns = w.shape
-        of_w = (z.T @ p.reshape(len(p), problems * columns)).reshape(d, problems, columns)
-        return of_w + l2[None, :, None] * w, p.sum(axis=0)
+        return p
 
 
 def _logits(

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-QUERIES = 1024  # searched together; with a block of 16,384 rows their scores take 64 MiB
+QUERIES, TILE = 1024, 1024  # queries and rows multiplied at once: 4 MiB of scores, in the cache
 
 
 class BestRows:
@@ -34,42 +34,66 @@ class BestRows:
 
     def add(self, rows: Float[np.ndarray, "n D"]) -> None:
         """The next rows of the stream."""
+        first = 0
+        while first < len(rows) and self.score.shape[1] < self.k:
+            last = min(first + max(TILE, self.k), len(rows))
+            self._fill(np.asarray(rows[first:last], np.float32))
+            first = last
+        if first < len(rows):
+            self._improve(np.asarray(rows[first:], np.float32))
+
+    def _fill(self, rows: np.ndarray) -> None:
+        """Rows that come before each query has k."""
         width = min(self.k, self.score.shape[1] + len(rows))
         score = np.empty((len(self.asked), width), np.float32)
         where = np.empty((len(self.asked), width), np.int64)
+        at = np.arange(self.seen, self.seen + len(rows))
         for first in range(0, len(self.asked), QUERIES):
             mine = slice(first, first + QUERIES)
-            fresh = self._products(self.asked[mine], rows)
-            score[mine], where[mine] = self._merged(self.score[mine], self.where[mine], fresh)
-        self.score, self.where = score, where
+            fresh = self.asked[mine] @ rows.T
+            score[mine], where[mine] = self._merged(mine, fresh, np.broadcast_to(at, fresh.shape))
+        self.score, self.where, self.seen = score, where, self.seen + len(rows)
+
+    def _improve(self, rows: np.ndarray) -> None:
+        """Later rows: only what beats the k-th counts, as an equal score comes too late."""
+        room = np.empty((min(QUERIES, len(self.asked)), min(TILE, len(rows))), np.float32)
+        for first in range(0, len(self.asked), QUERIES):
+            mine = slice(first, first + QUERIES)
+            asked, lowest = self.asked[mine], self.score[mine, -1:]
+            found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+            for start in range(0, len(rows), TILE):
+                some = rows[start : start + TILE]
+                fresh = np.matmul(asked, some.T, out=room[: len(asked), : len(some)])
+                row, column = np.divmod(np.flatnonzero(fresh > lowest), len(some))
+                found.append((row, column + (self.seen + start), fresh[row, column]))
+            row, at, score = (np.concatenate(part) for part in zip(*found))
+            if len(row):
+                values, places = _table(len(asked), row, at, score)
+                self.score[mine], self.where[mine] = self._merged(mine, values, places)
         self.seen += len(rows)
 
-    def _products(self, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """asked @ rows.T in memory that is used again."""
-        size = len(asked) * len(rows)
-        if len(self._room) < size:
-            self._room = np.empty(size, np.float32)
-        out = self._room[:size].reshape(len(asked), len(rows))
-        return np.matmul(asked, rows.astype(np.float32, copy=False).T, out=out)
-
     def _merged(
-        self, score: np.ndarray, where: np.ndarray, fresh: np.ndarray
+        self, mine: slice, score: np.ndarray, where: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        if score.shape[1] == self.k:  # only what beats the k-th: an equal one comes too late
-            row, column = np.nonzero(fresh > score[:, -1:])
-            place = np.arange(len(row)) - np.searchsorted(row, np.arange(len(fresh)))[row]
-            few = int(place.max()) + 1 if len(place) else 0
-            if not few:
-                return score, where
-            values = np.full((len(fresh), few), -np.inf, np.float32)
-            at = np.full((len(fresh), few), np.iinfo(np.int64).max)
-            values[row, place], at[row, place] = fresh[row, column], column + self.seen
-        else:
-            values = fresh
-            at = np.broadcast_to(np.arange(self.seen, self.seen + fresh.shape[1]), fresh.shape)
-        both, place = np.concatenate([score, values], 1), np.concatenate([where, at], 1)
+        """The best k of those that the queries have and of later ones."""
+        both = np.concatenate([self.score[mine], score], 1)
+        place = np.concatenate([self.where[mine], where], 1)
         order = best_columns(both, place, self.k)
         return np.take_along_axis(both, order, axis=1), np.take_along_axis(place, order, axis=1)
+
+
+def _table(
+    n: int, row: np.ndarray, at: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(scores, places) [n, most]: those of each row in the order given; -inf where it has fewer."""
+    order = np.argsort(row, kind="stable")
+    row = row[order]
+    column = np.arange(len(row)) - np.searchsorted(row, np.arange(n))[row]
+    most = int(column.max()) + 1
+    values = np.full((n, most), -np.inf, np.float32)
+    places = np.full((n, most), np.iinfo(np.int64).max)
+    values[row, column], places[row, column] = score[order], at[order]
+    return values, places
 
 
 def best_columns(

@@ -128,7 +128,7 @@ def search(
 ) -> tuple[Int[np.ndarray, "Q k"], dict[int, str], Int[np.ndarray, " N"]]:
     """The k best passages of each query by inner product, exactly, block after block.
 
-    Memory: one block of texts and rows, QUERIES x block scores, Q x k answers, and eight bytes a
+    Memory: one block of texts and rows, QUERIES x TILE scores, Q x k answers, and eight bytes a
     passage by which ids are compared.
 
     Returns:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vislang.evaluate.many_fits import ROUGH, ManyFits
+from vislang.evaluate.many_fits import ROUGH, ManyFits, Weights
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -77,17 +77,19 @@ def by_inner_folds(
         for train, _ in outer
         for learn, held in _folds(y[train], inner if inner > 1 else 10)[:inner]
     ]
-    scores = _scores(fits, y, parts, grid).reshape(folds, inner, len(grid)).mean(axis=1)
-    chosen = np.asarray(grid)[scores.argmax(axis=1)]
+    found = _scores(fits, y, parts, grid)
+    scores = found.scores.reshape(folds, inner, len(grid)).mean(axis=1)
+    best = scores.argmax(axis=1)
     learn = _masks(len(y), [train for train, _ in outer])
-    each = fits.said(learn, np.arange(folds), chosen)
+    begin = found.weights_of(np.arange(folds) * inner, best)
+    each = fits.said(fits.fit(learn, np.arange(folds), found.grid[best], start=begin))
     said = np.full(len(y), -1)
     tests = []
     for fold, (_, test) in enumerate(outer):
         said[test] = each[test, fold]
         tests.append(float((said[test] == y[test]).mean()))
-    right, best = (said == y).astype(int), float(scores.max(axis=1).mean())
-    return Answers(right, said, best, float(np.median(chosen)), float(np.mean(tests)))
+    right, top = (said == y).astype(int), float(scores.max(axis=1).mean())
+    return Answers(right, said, top, float(np.median(found.grid[best])), float(np.mean(tests)))
 
 
 def by_folds(
@@ -100,7 +102,8 @@ def by_folds(
     threads: int | None = None,
 ) -> Answers:
     """C by stratified folds of the training rows, one classifier from all of them (TREC, MRPC)."""
-    return _searched((x, y), _folds(y, folds), (test, test_y), grid, threads)
+    fits = ManyFits(x, y, int(max(y.max(), test_y.max())) + 1, threads)
+    return _answered(fits, _scores(fits, y, _folds(y, folds), grid), test, test_y)
 
 
 def by_split(
@@ -114,30 +117,39 @@ def by_split(
     threads: int | None = None,
 ) -> Answers:
     """C by a validation part, the classifier from the training part alone (SST, SICK-E)."""
-    n = len(x)
-    held = np.arange(n, n + len(valid))
-    both = np.concatenate([x, valid]), np.concatenate([y, valid_y])
-    return _searched(both, [(np.arange(n), held)], (test, test_y), grid, threads, np.arange(n))
+    classes = int(max(y.max(), valid_y.max(), test_y.max())) + 1
+    fits = ManyFits(x, y, classes, threads)
+    alone = np.ones((len(x), 1), bool)
+    weights = fits.fit(alone, np.zeros(len(grid), int), np.asarray(grid), ROUGH)
+    scores = (fits.said(weights, valid) == valid_y[:, None]).mean(axis=0)
+    return _answered(fits, _Search(np.asarray(grid), scores[None], weights), test, test_y)
 
 
-def _searched(
-    given: tuple[np.ndarray, np.ndarray],
-    parts: Sequence[tuple[np.ndarray, np.ndarray]],
-    test: tuple[np.ndarray, np.ndarray],
-    grid: Sequence[float],
-    threads: int | None,
-    learn: np.ndarray | None = None,
-) -> Answers:
-    """C by the held rows of `parts`; a classifier from `learn`, or all given rows, answers."""
-    n, m = len(given[0]), len(test[0])
-    y = np.concatenate([given[1], test[1]])
-    fits = ManyFits(np.concatenate([given[0], test[0]]), y, int(y.max()) + 1, threads)
-    scores = _scores(fits, y, parts, grid).mean(axis=0)
-    best = int(scores.argmax())
-    rows = _masks(n + m, [np.arange(n) if learn is None else learn])
-    said = fits.said(rows, np.zeros(1, int), np.array([grid[best]]))[n:, 0].astype(int)
-    right = (said == test[1]).astype(int)
-    return Answers(right, said, float(scores[best]), float(grid[best]), float(right.mean()))
+@dataclass(frozen=True)
+class _Search:
+    """Accuracy on the held rows of each part for each C [parts, costs], and the weights."""
+
+    grid: Float[np.ndarray, " costs"]
+    scores: Float[np.ndarray, "parts costs"]
+    weights: Weights
+
+    def weights_of(self, part: np.ndarray, cost: np.ndarray) -> Weights:
+        """Of some (part, place of the cost) pairs."""
+        at = part * len(self.grid) + cost
+        return self.weights[0][:, at], self.weights[1][at]
+
+
+def _answered(fits: ManyFits, found: _Search, test: np.ndarray, test_y: np.ndarray) -> Answers:
+    """The C that is best on average; a classifier with it from all rows answers."""
+    scores = found.scores.mean(axis=0)
+    best = np.array([scores.argmax()])
+    learn, none = np.ones((len(fits.z), 1), bool), np.zeros(1, int)
+    begin = found.weights_of(none, best)
+    made = fits.fit(learn, none, found.grid[best], start=begin)
+    said = fits.said(made, test)[:, 0].astype(int)
+    right = (said == test_y).astype(int)
+    cost = float(found.grid[best[0]])
+    return Answers(right, said, float(scores.max()), cost, float(right.mean()))
 
 
 def _scores(
@@ -145,16 +157,17 @@ def _scores(
     y: np.ndarray,
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
     grid: Sequence[float],
-) -> Float[np.ndarray, "parts costs"]:
-    """Accuracy on the held rows of each part for each C."""
+) -> _Search:
+    """Fits of every C on each (learnt, held) part."""
     masks = _masks(len(y), [learn for learn, _ in parts])
     of, cost = np.repeat(np.arange(len(parts)), len(grid)), np.tile(grid, len(parts))
-    said = fits.said(masks, of, cost, ROUGH)
+    weights = fits.fit(masks, of, cost, ROUGH)
+    said = fits.said(weights)
     found = [
         (said[held, at * len(grid) : (at + 1) * len(grid)] == y[held, None]).mean(axis=0)
         for at, (_, held) in enumerate(parts)
     ]
-    return np.array(found)
+    return _Search(np.asarray(grid), np.array(found), weights)
 
 
 def _masks(n: int, rows: Sequence[np.ndarray]) -> np.ndarray:
