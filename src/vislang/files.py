@@ -167,6 +167,14 @@ def same_settings(path: Path, settings: Mapping[str, Any], what: str) -> None:
         write_json(path, settings)
 
 
+def cores() -> int:
+    """Cores that this process may use; a container may have fewer than the machine."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
 def run_units(
     folder: Path | str,
     units: Sequence[str],
@@ -225,7 +233,7 @@ def run_units(
             except Exception as error:
                 failures.append((unit, error))
     elif engine == "processes":
-        with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        with ProcessPoolExecutor(workers or cores()) as pool:
             futures = {pool.submit(work, unit, folder): unit for unit in left}
             for future in as_completed(futures):
                 try:

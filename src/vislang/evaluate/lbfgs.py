@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 MEMORY = 20  # pairs of steps and changes of the gradient
+Pairs = deque[tuple[np.ndarray, np.ndarray, float]]
 FALL, RISE = 0.9, 0.5  # slopes accepted: from 0.9 of the first one, down, to 0.5 of it, up
 
 
 class Found(NamedTuple):
-    """A point, the value and gradient there, and how often both were computed."""
+    """A point, the value and gradient there, how often both were computed, the last steps."""
 
     x: Float[np.ndarray, " n"]
     value: float
     gradient: Float[np.ndarray, " n"]
     evaluations: int
+    pairs: Pairs
 
 
 def minimise(
@@ -34,6 +36,7 @@ def minimise(
     x: Float[np.ndarray, " n"],
     done: Callable[[np.ndarray], bool],
     most: int = 10_000,
+    pairs: Pairs | None = None,
 ) -> Found:
     """Minimise a convex function from its values and gradients.
 
@@ -42,6 +45,7 @@ def minimise(
         x: where to start.
         done: gradient -> whether it is small enough.
         most: evaluations.
+        pairs: of an earlier call at nearly the same function, to go on with its curvature.
 
     Nocedal & Wright, Numerical Optimization (2006), algorithm 7.4.
 
@@ -50,7 +54,7 @@ def minimise(
     True
     """
     value, gradient = function(x)
-    count, pairs = 1, deque(maxlen=MEMORY)
+    count, pairs = 1, deque(pairs or (), MEMORY)
     while count < most and not done(gradient):
         direction = -_times_inverse(gradient, pairs)
         slope = float(direction @ gradient)
@@ -74,10 +78,10 @@ def minimise(
         if along > 0:
             pairs.append((step * direction, change, 1 / along))
         gradient = new
-    return Found(x, value, gradient, count)
+    return Found(x, value, gradient, count, pairs)
 
 
-def _times_inverse(gradient: np.ndarray, pairs: deque) -> np.ndarray:
+def _times_inverse(gradient: np.ndarray, pairs: Pairs) -> np.ndarray:
     """The inverse Hessian that the pairs suggest, times the gradient (two loops)."""
     q = gradient.copy()
     weights = []

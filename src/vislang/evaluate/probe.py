@@ -35,6 +35,9 @@ CHOICES = {
 }
 
 
+ROUGH = 100.0  # tolerances of the search's fits
+
+
 class LinearProbe:
     """Linear probe by L-BFGS to a certified optimum; C from a validation split, never the test.
 
@@ -51,7 +54,8 @@ class LinearProbe:
         refit: fit train and validation together at the end; False keeps the fit on train.
         solver: own, or sklearn (LogisticRegression, lbfgs, tolerance 1e-4, cold starts).
         penalty: squared; norm is ½ ‖W‖ / C, not squared, for numbers of the original.
-        tolerance: of the gradient's norm, for solver own.
+        tolerance: of the gradient's norm, for solver own; the search, which asks for validation
+            accuracies alone, stops at 100 times that.
         share: of each class that the search holds out.
         seed: of the split.
         validation: what is held out: stratified (a share of each class), contiguous (the last
@@ -164,7 +168,7 @@ class LinearProbe:
         fitted = np.setdiff1d(np.arange(len(x)), validation)
         seen, inside = np.unique(y[fitted], return_inverse=True)
         shift = Shift.of(x[fitted], self.scale)
-        solve, fits = self._solver(shift(x[fitted]), inside), {}
+        solve, fits = self._solver(shift(x[fitted]), inside, rough=ROUGH), {}
         held, held_label = shift(x[validation]), y[validation]
 
         def validate(cost: float) -> float:
@@ -178,7 +182,8 @@ class LinearProbe:
         notes = [f"The best C, {cost:g}, lies at the end of the range that was searched."]
         notes = notes if cost in ends else []
         if not self.refit:
-            return self._done(fits[cost], cost, classes[seen], shift, len(fitted), search, notes)
+            fit = solve(cost, 1.0)
+            return self._done(fit, cost, classes[seen], shift, len(fitted), search, notes)
         start = fits[cost] if len(seen) == len(classes) and self.scale != "standard" else None
         shift = Shift.of(x, self.scale)
         fit = self._solver(shift(x), y, start)(cost)
@@ -191,20 +196,20 @@ class LinearProbe:
             return float((place == 0).mean())
         return mean_recall(place, label, scores.shape[1]).value
 
-    def _solver(self, x, y, start: Fit | None = None) -> Callable[[float], Fit]:
-        """cost -> Fit; each starts from the nearest cost that was solved before."""
+    def _solver(self, x, y, start: Fit | None = None, rough: float = 1.0) -> Callable[..., Fit]:
+        """(cost, how rough) -> Fit; each starts from the nearest cost that was solved before."""
         if self.solver == "sklearn":
-            return lambda cost: sklearn_fit(x, y, cost)
+            return lambda cost, rough=rough: sklearn_fit(x, y, cost)
         problem = SoftmaxRegression(x, y, int(y.max()) + 1)
         solved: dict[float, Fit] = {}
 
-        def solve(cost: float) -> Fit:
+        def solve(cost: float, rough: float = rough) -> Fit:
             near = min(solved, key=lambda c: abs(np.log(c / cost)), default=None)
             begin = solved[near] if near is not None else start
             if self.penalty == "norm":
                 fit = unsquared_fit(problem, cost, begin, min(self.tolerance, 1e-7))
             else:
-                fit = problem.fit(1 / (cost * len(y)), begin, self.tolerance)
+                fit = problem.fit(1 / (cost * len(y)), begin, rough * self.tolerance)
             solved[cost] = fit
             return fit
 

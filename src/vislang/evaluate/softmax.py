@@ -12,15 +12,16 @@ raw features. The sum over samples runs in fixed blocks, each on one BLAS thread
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vislang.evaluate.lbfgs import minimise
 from vislang.evaluate.scaling import Scaling, by_axis, by_curvature
+from vislang.files import cores
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 BLOCK = 2048  # samples in one sum; part of the definition of the result's last bits
 TOLERANCE = 1e-6  # of the gradient's norm
 MOST = 10_000  # evaluations
+# Problems of more products an evaluation than LARGE begin in float32, as far as its rounding is
+# out of sight: a gradient of NEAR times that of F at 0.
+LARGE, NEAR = 5e7, 3e-5
 UNCERTAIN = 10  # uncertain samples an axis from which on their curvature scales the problem
 
 
@@ -90,7 +94,7 @@ class SoftmaxRegression:
         if len(np.unique(self.y)) != classes or self.y.min() < 0 or self.y.max() >= classes:
             raise ValueError(f"every label of 0..{classes - 1} must occur, and no other")
         self.n = len(x)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or cores()
         self.share = np.bincount(self.y, minlength=classes) / self.n
         self.mean = _mean(x)
         with _one_blas_thread():
@@ -139,16 +143,23 @@ class SoftmaxRegression:
                 u, b = start.weight @ self.axes, start.bias + start.weight @ self.mean
             scaling = self._scaling(u, b, l2)
 
-            def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            def objective(z: np.ndarray, flat: np.ndarray) -> tuple[float, np.ndarray]:
                 u, b = scaling.outward(flat)
-                loss, of_u, of_b = self.loss_and_gradient(u, b)
+                loss, of_u, of_b = self.loss_and_gradient(u, b, z)
                 of_u += l2 * u
                 return loss + l2 / 2 * float((u**2).sum()), scaling.gradient(of_u, of_b)
 
-            def small(gradient: np.ndarray) -> bool:
-                return self._norm(*scaling.gradient_outward(gradient)) <= tolerance
+            def small(limit: float, gradient: np.ndarray) -> bool:
+                return self._norm(*scaling.gradient_outward(gradient)) <= limit
 
-            found = minimise(objective, scaling.inward(u, b - b.mean()), small, most)
+            begin, pairs, used = scaling.inward(u, b - b.mean()), None, 0
+            if self.z.size * self.classes > LARGE:
+                limit = max(tolerance, NEAR * self._at_zero)
+                rough = partial(objective, self._z32)
+                found = minimise(rough, begin, partial(small, limit), most // 2)
+                begin, pairs, used = found.x, found.pairs, found.evaluations
+            exact = partial(objective, self.z)
+            found = minimise(exact, begin, partial(small, tolerance), most - used, pairs)
             u, b = scaling.outward(found.x)
             loss, of_u, of_b = self.loss_and_gradient(u, b)
             norm = self._norm(of_u + l2 * u, of_b)
@@ -157,15 +168,35 @@ class SoftmaxRegression:
             bias = b - weight @ self.mean
         gap = norm**2 / (2 * min(l2, float(self.share.min())))
         sure = norm <= 1.001 * tolerance
-        return Fit(weight, bias, l2, total, loss, norm, found.evaluations, sure, gap)
+        return Fit(weight, bias, l2, total, loss, norm, used + found.evaluations, sure, gap)
+
+    @cached_property
+    def _z32(self) -> Float[np.ndarray, "n d"]:
+        return self.z.astype(np.float32)
+
+    @cached_property
+    def _at_zero(self) -> float:
+        """Norm of the gradient at no weight and the classes' own shares."""
+        zero = np.zeros((self.classes, self.z.shape[1]))
+        return self._norm(*self.loss_and_gradient(zero, np.log(self.share), self._z32)[1:])
 
     def loss_and_gradient(
-        self, u: Float[np.ndarray, "K d"], b: Float[np.ndarray, " K"]
+        self,
+        u: Float[np.ndarray, "K d"],
+        b: Float[np.ndarray, " K"],
+        rows_of: Float[np.ndarray, "n d"] | None = None,
     ) -> tuple[float, Float[np.ndarray, "K d"], Float[np.ndarray, " K"]]:
-        """Mean cross-entropy and its gradient, in the basis of `axes`."""
+        """Mean cross-entropy and its gradient, in the basis of `axes`.
+
+        Args:
+            u, b: weights and bias.
+            rows_of: the samples in the type in which to compute; by default float64.
+        """
+        every = self.z if rows_of is None else rows_of
+        u, b = u.astype(every.dtype, copy=False), b.astype(every.dtype, copy=False)
 
         def one(rows: slice) -> tuple[float, np.ndarray, np.ndarray]:
-            z, y = self.z[rows], self.y[rows]
+            z, y = every[rows], self.y[rows]
             own = np.arange(len(y)), y
             logits = z @ u.T
             logits += b
@@ -173,13 +204,13 @@ class SoftmaxRegression:
             of_own = logits[own]
             np.exp(logits, out=logits)
             total = logits.sum(axis=1)
-            loss = float((np.log(total) - of_own).sum())
+            loss = float((np.log(total) - of_own).sum(dtype=np.float64))
             logits /= total[:, None]
             logits[own] -= 1
             return loss, logits.T @ z, logits.sum(axis=0)
 
         parts = self._each(one)
-        loss, of_u, of_b = parts[0]
+        loss, of_u, of_b = parts[0][0], *(part.astype(np.float64) for part in parts[0][1:])
         for other in parts[1:]:
             loss, of_u, of_b = loss + other[0], of_u + other[1], of_b + other[2]
         return loss / self.n, of_u / self.n, of_b / self.n

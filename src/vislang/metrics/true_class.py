@@ -9,7 +9,6 @@ ranks do not depend on block size, threads or library.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vislang.files import cores
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -127,7 +128,7 @@ def for_blocks(
     from threadpoolctl import threadpool_limits
 
     parts = [slice(at, min(at + block, count)) for at in range(0, count, block)]
-    threads = min(threads or os.cpu_count() or 1, max(len(parts), 1))
+    threads = min(threads or cores(), max(len(parts), 1))
     with threadpool_limits(1):
         if threads == 1:
             for part in parts:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from vislang.curate.fetch.network import Network
 from vislang.curate.fetch.picture import ANIMATED
-from vislang.curate.fetch.session import Fetching, close_session, cores, session
+from vislang.curate.fetch.session import Fetching, close_session, session
 from vislang.curate.fetch.written import LAYOUTS, extra_fields, finish, read_ledger, write_unit
 from vislang.errors import UserError
-from vislang.files import run_units, write_json
+from vislang.files import cores, run_units, write_json
 from vislang.lookup import nearest
 
 if TYPE_CHECKING:

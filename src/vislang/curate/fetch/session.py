@@ -18,6 +18,7 @@ from vislang.curate.fetch.pace import Pace
 from vislang.curate.fetch.picture import Making
 from vislang.curate.fetch.robots import Robots
 from vislang.data.decode import Limits
+from vislang.files import cores
 
 _SILENT = ("timeout", "cannot resolve", "cannot connect")
 _BUSY = ("http 429", "http 503")
@@ -177,14 +178,6 @@ class _Visit:
 def _seconds(detail: str) -> float:
     found = re.search(r"retry after (\d{1,6})\b", detail)
     return float(found[1]) if found else _REST_S
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 _open: dict[int, Session] = {}  # process -> its session; a forked child makes its own

@@ -9,7 +9,6 @@ OUT/units/00000.json   a finished span;  OUT/parts/  its counts: may be removed 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from vislang.curate.words.tables import schema, sum_tables, write_tables
 from vislang.curate.words.unpack import Cut
 from vislang.curate.words.wikitext import prefixes
 from vislang.errors import UserError
-from vislang.files import plain, read_json, same_settings, whole_file, write_json
+from vislang.files import cores, plain, read_json, same_settings, whole_file, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,7 +134,7 @@ class _Counting:
         on_done: Callable[[str, Mapping[str, Any]], None] | None,
     ):  # fmt: skip
         self.dump, self.out, self.rules = dump, out, rules
-        self.workers = workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        self.workers = workers or min(cores(), MOST_WORKERS)
         self.seconds, self._tell = seconds, on_done
         self.cut = ""
 
