@@ -55,7 +55,7 @@ class Scoring:
     filters: Filters = Filters()  # noqa: RUF009  frozen
     full: str = ""
     precision: str = "auto"
-    block: int = 16_384
+    block: int = 4096
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def score(
     engine: str = "serial",
     workers: int = 2,
     precision: str = "auto",
-    block: int = 16_384,
+    block: int = 4096,
 ) -> None:
     """Stream a collection through a classifier of domains; writes OUT/top.parquet.
 
