@@ -90,7 +90,8 @@ def score_collection(
         classifier: of the same width.
         out: folder; the same command again goes on where it stopped.
         how: what to keep.
-        engine: serial, processes or ray.
+        engine: serial, processes (a part each; the fastest where there are more parts than
+            cores) or ray.
         workers: processes.
         skip_bad: finish without the parts that cannot be used, instead of stopping at the end.
         on_rows: called with (rows, bytes) as they are done; a part at a time unless serial.
