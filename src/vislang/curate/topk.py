@@ -68,20 +68,17 @@ class TopK:
         # [D, b]: each domain's scores lie together, so that comparing them is one pass.
         columns = np.ascontiguousarray(scores.T)
         for domain, column in enumerate(columns):
-            good = column >= self._floor_as(column.dtype, domain)
+            # In the scores' own type, as comparing two types converts a block; a floor that is
+            # rounded down lets in what is thinned out later.
+            good = column >= column.dtype.type(self.floor[domain])
             if keep is not None:
                 good &= keep
             at = np.flatnonzero(good)
             for first in range(0, len(at), self.k):  # never more than K beyond the K that stay
                 some = at[first : first + self.k]
                 if first:
-                    some = some[column[some] >= self._floor_as(column.dtype, domain)]
+                    some = some[column[some] >= column.dtype.type(self.floor[domain])]
                 self._enter(domain, column[some], keys[some])
-
-    def _floor_as(self, dtype: np.dtype, domain: int) -> np.floating:
-        """The floor in the scores' own type, not above it: comparing two types converts a block."""
-        low = dtype.type(self.floor[domain])
-        return low if low <= self.floor[domain] else np.nextafter(low, dtype.type(-np.inf))
 
     def merge(self, domain: int, scores: np.ndarray, keys: np.ndarray) -> None:
         """Candidates of one domain, from another TopK."""
