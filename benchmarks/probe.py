@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> Any:
             raise SystemExit(f"the accuracies differ: {ours} and {theirs}")
         ratio = theirs["cpu_s"] / ours["cpu_s"]
         rows.append({
-            "case": f"probe search, {options.rows:,} x {WIDTH}, {CLASSES} classes",
+            "case": f"probe search, {options.rows:,} x {WIDTH}, {CLASSES} classes ({side})",
             "value": round(ours["cpu_s"], 1),
             "unit": "CPU-s",
             "reference": round(theirs["cpu_s"], 1),
