@@ -23,11 +23,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from memory import Peak, held_by_tree
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -89,41 +91,18 @@ class Watch:
     """Peak memory of this process's tree and the share of the machine's cores that were busy."""
 
     def __init__(self, left_out: int) -> None:
-        self.peak, self._left_out, self._ended = 0, left_out, threading.Event()
+        self._memory = Peak(partial(held_by_tree, left_out), every=0.2)
 
     def __enter__(self) -> "Watch":
         self._busy, self._began = _busy(), time.perf_counter()
-        self._at_first = self._held()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
+        self._memory.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._began
         self.busy = (_busy() - self._busy) / self.seconds / len(os.sched_getaffinity(0))
-        self._ended.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.2):
-            self.peak = max(self.peak, self._held())
-
-    def _held(self) -> int:
-        """Bytes that belong to the tree alone, or its share of what is shared."""
-        found, total = [os.getpid()], 0
-        for process in found:
-            for task in Path(f"/proc/{process}/task").glob("*"):
-                try:
-                    children = (task / "children").read_text().split()
-                except OSError:
-                    continue
-                found += [int(c) for c in children if int(c) != self._left_out]
-            try:
-                text = Path(f"/proc/{process}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            total += 1024 * int(text.partition("\nPss:")[2].split()[0])
-        return total
+        self._memory.__exit__()
+        self.peak = self._memory.bytes
 
 
 def _busy() -> float:

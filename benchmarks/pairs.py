@@ -7,11 +7,12 @@ record, not repeated here). The table has one neighbour for each sample, which i
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from memory import held
 
 PAIRS = 12_000_000
 THEIRS_BYTES, THEIRS_S = 1300, 9.8  # a pair; a million pairs
@@ -36,12 +37,6 @@ class Numbers:
 
     def shards(self) -> list[range]:
         return [range(self.n)]
-
-
-def resident() -> int:
-    """Bytes that this process holds."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -70,12 +65,12 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         pairs._open = lambda *_: Numbers(str(n))  # type: ignore[assignment]
         gc.collect()
         pa.default_memory_pool().release_unused()
-        before, start = resident(), time.process_time()
+        before, start = held(), time.process_time()
         source = pairs.Pairs(str(path))
         took = time.process_time() - start
         gc.collect()
         pa.default_memory_pool().release_unused()
-        held = (resident() - before) / n
+        each = (held() - before) / n
         draw = np.random.default_rng(1)
         start = time.perf_counter()
         for index in range(0, n, max(1, n // 10_000)):
@@ -89,8 +84,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         "reference_is": "the original's JSON (its record)",
         "ratio": round(THEIRS_BYTES / source.bytes_per_pair),
         "target": "<= 32 bytes",
-        "met": max(source.bytes_per_pair, held) <= 32,
-        "resident_bytes_a_pair": round(held, 1),
+        "met": max(source.bytes_per_pair, each) <= 32,
+        "resident_bytes_a_pair": round(each, 1),
         "file_bytes_a_pair": round(size / n, 1),
         "start_cpu_s": round(took, 2),
         "their_start_cpu_s": round(THEIRS_S * n / 1e6, 1),

@@ -11,17 +11,16 @@ that of a full sort.
 """
 
 import argparse
-import contextlib
 import multiprocessing
 import os
-import re
 import shutil
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from memory import Peak, held_by_tree
 
 WIDTH, DOMAINS, K, PART, LAION = 768, 18, 150_000, 1_000_000, 250_000_000
 
@@ -148,29 +147,12 @@ def stream(root: Path, rows: int, k: int) -> tuple[float, float]:
     from vislang.curate.score import Scoring, score_collection
 
     made = classifier()
-    held, done = [0], threading.Event()
-    watcher = threading.Thread(target=watch, args=(held, done))
-    watcher.start()
     began = time.perf_counter()
-    collection = open_collection(root / "c")
-    score_collection(collection, made, root / "s", Scoring(k=k), engine="processes")
-    rate = rows / (time.perf_counter() - began)
-    done.set()
-    watcher.join()
-    return rate, max(held) / 2**20
-
-
-def watch(held: list[int], done: threading.Event) -> None:
-    """Note what this process and its children hold, in KiB, pages that they share counted once."""
-    while not done.wait(2):  # looking takes time itself
-        own = os.getpid()
-        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        total = 0
-        for pid in [own, *children]:
-            with contextlib.suppress(OSError):  # a child that has just ended
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += sum(int(kib) for kib in re.findall(r"^Pss:\s+(\d+) kB", rollup, re.M))
-        held.append(total)
+    with Peak(held_by_tree, every=2) as memory:
+        collection = open_collection(root / "c")
+        score_collection(collection, made, root / "s", Scoring(k=k), engine="processes")
+        rate = rows / (time.perf_counter() - began)
+    return rate, memory.bytes / 2**30
 
 
 def main() -> list[dict[str, Any]]:

@@ -6,41 +6,17 @@ The gate: the process holds at least the weights before, so that what is above t
 """
 
 import multiprocessing
-import resource
-import threading
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
+from memory import Peak, held
 from slicvit import SIZES, model
 from vislang.localize.slicvit import SlicVit
 
 LIMIT = 1.2  # GB
 
 
-def held() -> int:
-    """Bytes in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def peak_above(call) -> float:
-    """GB that the process holds at most during a call, above what it holds before."""
-    most, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            most[0] = max(most[0], held())
-
-    before = held()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    call()
-    done.set()
-    watcher.join()
-    return max(0.0, most[0] - before) / 1e9
-
-
 def peak_of(shape: tuple[int, int, int, int]) -> float:
-    """Of one size, in this process."""
+    """GB above what this process holds before, of one size."""
     from skimage import data
 
     localizer = SlicVit(model(*shape), published="vit14/flickr")
@@ -48,7 +24,9 @@ def peak_of(shape: tuple[int, int, int, int]) -> float:
     picture = data.coffee()
     weights = sum(p.numel() * p.element_size() for p in localizer.model.parameters())
     assert held() > weights, "the weights are not in memory"
-    return peak_above(lambda: localizer([picture], [["a cup"]]))
+    with Peak(held, every=0.002) as memory:
+        localizer([picture], [["a cup"]])
+    return (memory.bytes - memory.first) / 1e9
 
 
 def main() -> list[dict]:

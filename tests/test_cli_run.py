@@ -212,7 +212,7 @@ def test_two_processes_of_torchrun_give_the_losses_of_one(config, tmp_path, chil
     script.write_text(
         "import sys; from pathlib import Path; from vislang.cli.main import main\n"
         "if __name__ == '__main__':\n"
-        "    code = main();\n"
+        "    code = main()\n"
         "    names = [p.read_text() for p in Path('/proc/self/task').glob('*/comm')]\n"
         "    print('threads of the group:', [n for n in names if 'gloo' in n], flush=True)\n"
         "    sys.exit(code)\n"

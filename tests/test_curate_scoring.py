@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from curate_parts import add_part, embeddings
+from loopback import running
 from towers_cases import VECTORS
 from vislang.cli import main as cli
 from vislang.cli.curate.score import Pace
@@ -162,12 +163,8 @@ def server(collection):
         ("127.0.0.1", 0), partial(Broken, seen=seen, directory=str(collection))
     )
     made.daemon_threads = True
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{made.server_port}"
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with running(made):
+        yield f"http://127.0.0.1:{made.server_port}"
 
 
 def test_shards_are_fetched_over_broken_connections(collection, server, tmp_path):

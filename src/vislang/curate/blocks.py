@@ -25,7 +25,7 @@ TILE = 512
 def map_blocks(
     path: Path,
     work: Callable[[Iterator[np.ndarray]], T],
-    rows: int = 16_384,
+    rows: int = 4096,
     tile: int = TILE,
     threads: int = 1,
     begin: Callable[[], None] | None = None,

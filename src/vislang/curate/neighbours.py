@@ -113,11 +113,13 @@ def find_neighbours(
         UserError: other settings than the folder was made with, an unknown column, or nothing
             left to pair.
     """
+    from vislang.data.sources import as_source
+
     folder = Path(folder)
     rules = rules or Rules(**changes)
     spec = str(source) if isinstance(source, str | Path) else ""
     options = dict(source_options or {})
-    opened = _opened(source, options)
+    opened = as_source(source, options)
     say = on_progress or (lambda what, done, total: None)
     how = {"batch_size": batch_size, "device": device, "precision": precision, "workers": workers}
     rows = embed_rows(
@@ -148,12 +150,6 @@ def find_neighbours(
     if rules.mutual:
         table = mutual_only(table)
     return _finished(table, rows, group, folder)
-
-
-def _opened(source: Source | str | Path, options: dict[str, Any]) -> Source:
-    from vislang.data.sources import open_source
-
-    return open_source(source, **options) if isinstance(source, str | Path) else source
 
 
 def _scoped(rows: Rows, rules: Rules) -> tuple[Rows, np.ndarray]:

@@ -15,8 +15,7 @@ from vislang.data import AUGMENTS
 from vislang.data.augment import Augment
 from vislang.data.decode import Limits, decode_sample
 from vislang.data.sample import Sample
-from vislang.errors import UserError
-from vislang.lookup import lookup, nearest
+from vislang.lookup import check_options, lookup
 from vislang.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -157,10 +156,5 @@ def build_augment(
     known = set(inspect.signature(make).parameters) - {"preprocess", "options"}
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values()):
         known |= set(inspect.signature(Augment).parameters) - {"preprocess"}
-    for option in options or {}:
-        if option not in known:
-            raise UserError(
-                f"The augment {name!r} has no option {option!r}.{nearest(option, known)}"
-                f" Known: {', '.join(sorted(known)) or 'none'}."
-            )
+    check_options(f"The augment {name!r}", options or {}, sorted(known))
     return make(preprocess, **(options or {}))

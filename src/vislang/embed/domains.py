@@ -82,10 +82,9 @@ def embed_domains(
     Raises:
         UserError: other settings than before, a class without words, or a full disk.
     """
-    if isinstance(source, str | Path):
-        from vislang.data.sources import open_source
+    from vislang.data.sources import as_source
 
-        source = open_source(source, **dict(source_options or {}))
+    source = as_source(source, source_options)
     chosen = open_domains(domains, sentences=sentences, axes=axes, trusted=trusted)
     job = DomainJob(models, source, chosen, seed, batch, workers, device, precision, dtype, limits)
     job.about_classes(words, kinds)

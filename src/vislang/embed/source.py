@@ -133,13 +133,10 @@ class _Job:
 
 @functools.lru_cache(maxsize=1)
 def _opened(job: _Job) -> Embedder:
+    from vislang.data.sources import as_source
     from vislang.models.pretrained import as_model
 
-    model, source = as_model(job.model), job.source
-    if isinstance(source, str | Path):
-        from vislang.data.sources import open_source
-
-        source = open_source(source, **job.source_options)
+    model, source = as_model(job.model), as_source(job.source, job.source_options)
     return Embedder(
         model, source, job.what, batch_size=job.batch_size, device=job.device,
         precision=job.precision, workers=job.workers, limits=job.limits,

@@ -16,7 +16,7 @@ import numpy as np
 from vislang.data.decode import Limits
 from vislang.data.prompts import fill, read_prompts
 from vislang.data.sample import BadSample, Source
-from vislang.data.sources import open_source
+from vislang.data.sources import as_source
 from vislang.embed.embedder import Embedder
 from vislang.embed.texts import embed_texts
 from vislang.errors import UserError
@@ -152,7 +152,7 @@ Part = tuple[Source, np.ndarray, np.ndarray]  # source, positions, labels
 
 
 def _open(source: Source | str | Path, options: Mapping[str, Any] | None) -> Source:
-    found = open_source(source, **(options or {})) if isinstance(source, str | Path) else source
+    found = as_source(source, options)
     need(found, "label", "finetune")
     if not found.classes:
         raise UserError(f"finetune: the source {found.name!r} names no classes.")

@@ -43,14 +43,11 @@ def make_judge(
         source, names, folder, train_source, options, source_options, train_options, batch_size,
         device, precision, workers, limits: as in `evaluate`.
     """
-    from vislang.data.sources import open_source
+    from vislang.data.sources import as_source
 
     evaluations = build_evaluations(names, options or {})
-    tested, learnt = source, train_source
-    if isinstance(tested, str | Path):
-        tested = open_source(tested, **(source_options or {}))
-    if isinstance(learnt, str | Path):
-        learnt = open_source(learnt, **(train_options or {}))
+    tested = as_source(source, source_options)
+    learnt = None if train_source is None else as_source(train_source, train_options)
     for evaluation in evaluations:
         evaluation.requests(tested)
 

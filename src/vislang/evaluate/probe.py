@@ -55,7 +55,7 @@ class LinearProbe:
         solver: own, or sklearn (LogisticRegression, lbfgs, tolerance 1e-4, cold starts).
         penalty: squared; norm is ½ ‖W‖ / C, not squared, for numbers of the original.
         tolerance: of the gradient's norm, for solver own; the search, which asks for validation
-            accuracies alone, stops at 100 times that.
+            accuracies alone, stops at 100 times that (penalty squared).
         share: of each class that the search holds out.
         seed: of the split.
         validation: what is held out: stratified (a share of each class), contiguous (the last
@@ -182,7 +182,7 @@ class LinearProbe:
         notes = [f"The best C, {cost:g}, lies at the end of the range that was searched."]
         notes = notes if cost in ends else []
         if not self.refit:
-            fit = solve(cost, 1.0)
+            fit = solve(cost, 1.0) if self.solver == "own" else fits[cost]
             return self._done(fit, cost, classes[seen], shift, len(fitted), search, notes)
         start = fits[cost] if len(seen) == len(classes) and self.scale != "standard" else None
         shift = Shift.of(x, self.scale)

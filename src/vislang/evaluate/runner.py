@@ -67,15 +67,16 @@ def evaluate(
     Raises:
         UserError: an unknown evaluation or option, or a source or model that lacks what one needs.
     """
+    from vislang.data.sources import as_source
     from vislang.models.pretrained import as_model
 
     evaluations = build_evaluations(names, options or {})
-    encoder, tested = as_model(model), _open_source(source, source_options)
+    encoder, tested = as_model(model), as_source(source, source_options)
     asked = [_requests(evaluation, tested, encoder) for evaluation in evaluations]
     everything = functools.reduce(operator.or_, asked)
     training = None
     if everything.train and train_source is not None:
-        training = _open_source(train_source, train_options)
+        training = as_source(train_source, train_options)
         _same_classes(tested, training)
     how: dict[str, Any] = {
         "batch_size": batch_size, "device": device, "precision": precision, "workers": workers,
@@ -115,14 +116,6 @@ def build_evaluations(
 def build_evaluation(name: str, options: Mapping[str, Any] | None = None) -> Evaluation:
     """One evaluation; an unknown option is an error that names the known ones."""
     return build_one("evaluation", EVALUATIONS, name, options)
-
-
-def _open_source(source: Source | str | Path, options: Mapping[str, Any] | None) -> Source:
-    if isinstance(source, str | Path):
-        from vislang.data.sources import open_source
-
-        return open_source(source, **(options or {}))
-    return source
 
 
 def _requests(evaluation: Evaluation, source: Source, model: DualEncoder) -> Requests:

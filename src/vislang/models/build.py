@@ -8,7 +8,7 @@ from torch import nn
 
 from vislang.config import ModelConfig, TowerConfig
 from vislang.errors import UserError
-from vislang.lookup import lookup, nearest
+from vislang.lookup import check_options, lookup
 from vislang.models import DECODERS, HEADS
 from vislang.models.decoder import Decoder
 from vislang.models.dual import DualEncoder, Side
@@ -135,11 +135,6 @@ def call(builder: Any, what: str, options: Mapping[str, Any], **fixed: Any) -> A
     """Call a builder with its fixed arguments and the user's options, which it must know."""
     parameters = inspect.signature(builder).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for key in options:
-        if key in fixed or not (open_ended or key in parameters):
-            known = sorted(set(parameters) - set(fixed))
-            raise UserError(
-                f"The {what} has no option {key!r}.{nearest(key, known)}"
-                f" Known: {', '.join(known) or 'none'}."
-            )
+    doubtful = [key for key in options if key in fixed or not open_ended]
+    check_options(f"The {what}", doubtful, sorted(set(parameters) - set(fixed)))
     return builder(**fixed, **options)

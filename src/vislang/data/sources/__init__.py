@@ -14,7 +14,7 @@ from typing import Any
 
 from vislang.data.sample import Source
 from vislang.errors import UserError
-from vislang.lookup import lookup, nearest
+from vislang.lookup import check_options, lookup, nearest
 
 # In the order in which they are asked whether they recognise a path.
 SOURCES: dict[str, str] = {
@@ -79,6 +79,11 @@ def open_source(spec: str | Path, **options: Any) -> Source:
         layout = recognise(Path(path))
     make = lookup("source", SOURCES, layout)
     return _make(layout, make, path, options, spec)
+
+
+def as_source(source: Source | str | Path, options: Mapping[str, Any] | None = None) -> Source:
+    """A source as it is, or the one that is named, with `options` (see `open_source`)."""
+    return open_source(source, **(options or {})) if isinstance(source, str | Path) else source
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
@@ -146,12 +151,8 @@ def _make(layout: str, make: Any, path: str, options: Mapping[str, Any], spec: s
     parameters = inspect.signature(make).parameters
     known = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for option in options:
-        if option not in known and not open_ended:
-            raise UserError(
-                f"The source {layout!r} has no option {option!r}.{nearest(option, known)}"
-                f" Known: {', '.join(known) or 'none'}."
-            )
+    if not open_ended:
+        check_options(f"The source {layout!r}", options, known)
     first = next(iter(parameters.values()), None)
     needs_path = first is not None and first.default is first.empty
     if needs_path and not path:

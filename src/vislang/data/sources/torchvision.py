@@ -11,7 +11,7 @@ from vislang.data.labelled import even_shards
 from vislang.data.sample import BadSample, Sample
 from vislang.errors import UserError
 from vislang.files import fingerprint
-from vislang.lookup import nearest
+from vislang.lookup import check_options, nearest
 
 
 class TorchvisionDataset:
@@ -79,12 +79,7 @@ class TorchvisionDataset:
 
 def _check(make: type, name: str, options: dict[str, Any]) -> None:
     parameters = inspect.signature(make).parameters
-    for option in options:
-        if option not in parameters:
-            raise UserError(
-                f"torchvision's {name} has no option {option!r}.{nearest(option, parameters)}"
-                f" Known: {', '.join(parameters)}."
-            )
+    check_options(f"torchvision's {name}", options, list(parameters))
     for option, parameter in parameters.items():
         if parameter.default is parameter.empty and option not in options:
             raise UserError(f"torchvision's {name} needs the option {option!r}.")
