@@ -1,6 +1,7 @@
 """Collections, shards, filters, streaming scores: bad input, engines, kills."""
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -274,8 +275,12 @@ def test_scoring_refuses_what_does_not_fit(collection, tmp_path):
         read_scoring(tmp_path)
 
 
-def test_blocks_are_the_file(tmp_path):
-    rows = embeddings(103, 8)
+@pytest.mark.parametrize("how", ["cached", "past the cache", "cannot"])
+def test_blocks_are_the_file(how, tmp_path, monkeypatch):
+    """Also where the file system has no reads past its cache."""
+    if how == "cannot":
+        monkeypatch.delattr(os, "O_DIRECT")
+    rows, past = embeddings(1003, 8), {"past_cache": how != "cached"}
     np.save(tmp_path / "a.npy", rows)
     whole = lambda tiles: np.concatenate([tile.copy() for tile in tiles])  # noqa: E731
 
@@ -284,24 +289,25 @@ def test_blocks_are_the_file(tmp_path):
         time.sleep(0.02 if (found[0] == rows[0]).all() else 0)
         return found
 
-    for threads, tile, forget in ((1, 10, False), (3, 4, True), (2, 1, False)):
-        how = {"tile": tile, "threads": threads, "forget": forget}
-        read = list(map_blocks(tmp_path / "a.npy", first_is_slowest, 10, **how))
-        assert [first for first, _ in read] == list(range(0, 103, 10))
+    for threads, tile in ((1, 100), (3, 40), (2, 1)):
+        how = {"tile": tile, "threads": threads, **past}
+        read = list(map_blocks(tmp_path / "a.npy", first_is_slowest, 100, **how))
+        assert [first for first, _ in read] == list(range(0, 1003, 100))
         np.testing.assert_array_equal(np.concatenate([block for _, block in read]), rows)
-        for _ in map_blocks(tmp_path / "a.npy", whole, 10, **how):
+        for _ in map_blocks(tmp_path / "a.npy", whole, 100, **how):
             break  # the threads end with the loop
         with pytest.raises(ZeroDivisionError):
-            list(map_blocks(tmp_path / "a.npy", lambda tiles: 1 / 0, 10, **how))
-        assert not [t for t in threading.enumerate() if t.name.startswith("blocks")]
-    blocks = map_blocks(tmp_path / "a.npy", whole, 10)
+            list(map_blocks(tmp_path / "a.npy", lambda tiles: 1 / 0, 100, **how))
+        threads_left = [t.name for t in threading.enumerate()]
+        assert not [name for name in threads_left if name.startswith(("blocks", "reading"))]
+    blocks = map_blocks(tmp_path / "a.npy", whole, 10, **past)
     next(blocks)
     with (tmp_path / "a.npy").open("r+b") as file:
-        file.truncate(600)
+        file.truncate(12_345)
     with pytest.raises(UserError, match="it ended early"):
         list(blocks)
     np.save(tmp_path / "b.npy", rows[:0])
-    assert not list(map_blocks(tmp_path / "b.npy", whole))
+    assert not list(map_blocks(tmp_path / "b.npy", whole, **past))
 
 
 def _score_slowly(root: Path, classifier: Path, out: Path) -> None:

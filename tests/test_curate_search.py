@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vislang.curate import exact
-from vislang.curate.approximate import Index
 from vislang.curate.columns import codes, joint_codes, read_column
 from vislang.curate.exact import BLOCK, Nearest, make_bound, nearest_among, scan
+from vislang.curate.lists import Lists
 from vislang.curate.search import search_groups
 from vislang.errors import UserError
 
@@ -165,6 +165,9 @@ def test_a_search_goes_on_where_it_stopped(tmp_path, monkeypatch):
         search_groups(x, group, 2, -1.0, everything, tmp_path / "cut", {"a": 2})
 
 
+# -- approximate ---------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_an_approximate_index_measures_and_reaches_its_recall(kind, tmp_path, monkeypatch):
     from vislang.curate import search
@@ -173,17 +176,88 @@ def test_an_approximate_index_measures_and_reaches_its_recall(kind, tmp_path, mo
     x = captions(2000)
     code = np.random.default_rng(1).integers(0, 2, len(x))
     allowed = lambda a, b: code[a] != code[b]  # noqa: E731
-    found, notes = search_groups(
-        x, np.zeros(2000, np.int64), 2, -1.0, allowed, tmp_path, {}, kind, 0.97
-    )
+    group, rest = np.zeros(2000, np.int64), (allowed, tmp_path, {}, kind)
+    found, notes = search_groups(x, group, 2, -1.0, *rest, 0.97)
     assert notes[0]["recall"] >= 0.97
     _, value = brute(x, 2, allowed)
     assert (found.similarity >= value - 1e-6).mean() > 0.95
     assert (code[found.index] != code[:, None]).all()
-    with pytest.raises(UserError, match="exact, ivf or hnsw; got 'ivff'"):
-        Index(x, "ivff")
+    with pytest.raises(UserError, match="must be exact, ivf or hnsw; got 'ivff'"):
+        search_groups(x, group, 2, -1.0, allowed, tmp_path / "b", {}, "ivff")
     with pytest.raises(UserError, match="recall must be"):
-        Index(x, "ivf", 1.5)
+        search_groups(x, group, 2, -1.0, allowed, tmp_path / "c", {}, kind, 1.5)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_lists_find_what_their_note_says(k):
+    """The recall and the share of the sample are those of the search itself."""
+    x = captions(3000)
+    lists = Lists(x, make_bound(x), 0.9, k)
+    found = Nearest(len(x), k)
+    lists.begin(found)
+    compared = []
+    real = lists.allowed
+    lists.allowed = lambda a, b: compared.append(len(a)) or real(a, b)
+    for stripe in (range(1000, 3000), range(700), range(700, 1000)):
+        lists.search(found, stripe)
+    _, value = brute(x, k)
+    recall = (found.similarity >= value[:, -1:] - 1e-9).mean()
+    assert 0.9 <= lists.note["recall"] < 0.98 and 0.02 < lists.note["share"] < 0.5
+    assert lists.note["recall_low"] - 0.01 <= recall <= lists.note["recall_high"] + 0.01
+    assert 0 < sum(compared) < len(x) ** 2 / 4  # most pairs are not even looked at
+    np.testing.assert_allclose(
+        found.similarity, np.take_along_axis(x @ x.T, found.index, 1), atol=1e-5
+    )
+
+
+def test_a_margin_as_long_as_the_nearest_is_far_misses_nothing():
+    """The plane between two lists is no further from a row than any row of the other list."""
+    x, found = captions(2000), Nearest(2000, 1)
+    lists = Lists(x, make_bound(x), 0.5)
+    index, value = brute(x, 1)
+    lists.note["margin"] = float(np.sqrt(2 - 2 * value.min())) + 1e-6
+    lists.begin(found)
+    lists.search(found, range(2000))
+    assert (found.index == index).all()
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_approximate_search_goes_on_where_it_stopped(kind, tmp_path, monkeypatch):
+    from vislang.curate import search
+
+    monkeypatch.setattr(search, "STRIPE", 300)
+    x, group = captions(1000), np.zeros(1000, np.int64)
+    everything = lambda a, b: np.ones(len(a), bool)  # noqa: E731
+    rest = (2, -1.0, everything)
+    whole, notes = search_groups(x, group, *rest, tmp_path / "whole", {}, kind, 0.9)
+    real, calls = search._search_unit, []
+
+    def broken(job, units, name, folder):
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(job, units, name, folder)
+
+    monkeypatch.setattr(search, "_search_unit", broken)
+    with pytest.raises(KeyboardInterrupt):
+        search_groups(x, group, *rest, tmp_path / "cut", {}, kind, 0.9)
+    kept = next((tmp_path / "cut").glob("*.faiss" if kind == "hnsw" else "*.npz"))
+    written = kept.stat().st_mtime_ns
+    again, noted = search_groups(x, group, *rest, tmp_path / "cut", {}, kind, 0.9)
+    assert (again.index == whole.index).all() and noted == notes
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_lists_without_anything_to_find():
+    """Nothing is allowed: no recall is claimed."""
+    x = captions(500)
+    nothing = lambda a, b: np.zeros(len(a), bool)  # noqa: E731
+    lists = Lists(x, make_bound(x), allowed=nothing)
+    assert "recall" not in lists.note and lists.note["queries"] == 0
+    found = Nearest(500, 1)
+    lists.begin(found)
+    lists.search(found, range(500))
+    assert (found.index == -1).all()
 
 
 # -- columns -------------------------------------------------------------------------------------

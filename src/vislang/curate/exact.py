@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # (rows, rows) of pairs -> which of them are allowed
 Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Rows = slice | np.ndarray  # from:to, or row numbers
 BLOCK = 1024  # a block of bounds is 4 MB, near to what the second-level caches hold
 SAMPLE = 1024  # rows that everything is compared with first, so that later blocks have few hits
 _GATHERED = 1 << 16  # pairs computed at a time
@@ -42,10 +43,9 @@ class Nearest:
         self.index = np.full((n, k), -1, np.int64)
         self.similarity = np.full((n, k), -np.inf)
 
-    @property
-    def worst(self) -> Float[np.ndarray, " n"]:
-        """What a further neighbour of each row has to reach."""
-        return np.maximum(self.similarity[:, -1], self.threshold)
+    def worst(self, rows: Rows) -> Float[np.ndarray, " r"]:
+        """What a further neighbour of these rows has to reach."""
+        return np.maximum(self.similarity[rows, -1], self.threshold)
 
     def add(
         self,
@@ -54,7 +54,7 @@ class Nearest:
         similarity: Float[np.ndarray, " p"],
     ) -> None:
         """Offer pairs, known ones among them; each counts for its row only."""
-        keep = similarity >= self.worst[row]
+        keep = similarity >= self.worst(row)
         row, column, similarity = row[keep], column[keep], similarity[keep]
         if not len(row):
             return
@@ -157,13 +157,23 @@ def seed(found: Nearest, x: np.ndarray, bound: Bound, allowed: Allowed) -> None:
     """Compare every row with a spread sample of rows, so that `worst` is high from the start."""
     n = len(x)
     chosen = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-    k = min(found.index.shape[1] + 1, len(chosen))  # one more: a row of the sample meets itself
-    few = bound.rows[chosen].T  # type: ignore[index]
     for first in range(0, n, BLOCK):
-        values = (bound.rows[first : first + BLOCK] @ few).float().cpu().numpy()  # type: ignore[index]
-        place = np.argpartition(-values, k - 1, axis=1)[:, :k]
-        row = np.repeat(np.arange(first, first + len(values)), k)
-        _offer(found, x, row, chosen[place.ravel()], allowed)
+        offer_best(found, x, bound, allowed, np.arange(first, min(first + BLOCK, n)), chosen)
+
+
+def offer_best(
+    found: Nearest,
+    x: Float32[np.ndarray, "n D"],
+    bound: Bound,
+    allowed: Allowed,
+    rows: Int[np.ndarray, " r"],
+    others: Int[np.ndarray, " o"],
+) -> None:
+    """Offer each row those of the others whose bounds are highest."""
+    k = min(found.index.shape[1] + 1, len(others))  # one more: a row may meet itself
+    values = (bound.rows[rows] @ bound.rows[others].T).float().cpu().numpy()  # type: ignore[index]
+    place = np.argpartition(-values, k - 1, axis=1)[:, :k]
+    _offer(found, x, np.repeat(rows, k), others[place.ravel()], allowed, both=False)
 
 
 def scan(
@@ -176,49 +186,71 @@ def scan(
     """
     n = len(x)
     for first in range(stripe.start, stripe.stop, BLOCK):
-        end = min(first + BLOCK, stripe.stop)
+        rows = slice(first, min(first + BLOCK, stripe.stop))
         for other in range(first, n, BLOCK):
-            row, column = _hits(found, bound, first, end, other, min(other + BLOCK, n))
-            if other == first:
-                upper = row < column
-                row, column = row[upper], column[upper]
-            _offer(found, x, row, column, allowed, both=True)
-        yield end - stripe.start
+            compare(found, x, bound, allowed, rows, slice(other, min(other + BLOCK, n)))
+        yield rows.stop - stripe.start
+
+
+def compare(
+    found: Nearest,
+    x: Float32[np.ndarray, "n D"],
+    bound: Bound,
+    allowed: Allowed,
+    rows: Rows,
+    others: Rows,
+    both: bool = True,
+) -> None:
+    """Compare some rows with others.
+
+    Args:
+        found: what the pairs are added to.
+        rows, others: equal, or without a common row.
+        both: both sides of a pair learn of it; without it only `rows` do.
+    """
+    left = (found.worst(rows) - bound.margin).astype(np.float32)
+    right = (found.worst(others) - bound.margin).astype(np.float32) if both else None
+    row, column = _hits(bound, rows, others, left, right)
+    row, column = _numbers(rows)[row], _numbers(others)[column]
+    if both and np.array_equal(_numbers(rows), _numbers(others)):
+        once = row < column
+        row, column = row[once], column[once]
+    _offer(found, x, row, column, allowed, both)
+
+
+def _numbers(rows: Rows) -> np.ndarray:
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 
 def _hits(
-    found: Nearest, bound: Bound, first: int, end: int, other: int, last: int
+    bound: Bound, rows: Rows, others: Rows, left: np.ndarray, right: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of two blocks whose bound reaches the worst neighbour of either row."""
+    """Places of pairs whose bound reaches what either row asks for."""
     import torch
 
-    rows = bound.rows
-    values = rows[first:end] @ rows[other:last].T  # type: ignore[index]
-    left = (found.worst[first:end] - bound.margin).astype(np.float32)
-    right = (found.worst[other:last] - bound.margin).astype(np.float32)
+    values = bound.rows[rows] @ bound.rows[others].T  # type: ignore[index]
     if values.device.type == "cpu" and values.dtype == torch.float32:
         # numpy's comparisons take a fifth of the time of torch's `nonzero` on a CPU.
         plain = values.numpy()
         mask = plain >= left[:, None]
-        np.logical_or(mask, plain >= right, out=mask)
-        flat = np.flatnonzero(mask)
-        row, column = np.divmod(flat, plain.shape[1])
-    else:
-        far = torch.from_numpy(left).to(values.device), torch.from_numpy(right).to(values.device)
-        mask = (values >= far[0][:, None]) | (values >= far[1])
-        pairs = mask.nonzero().cpu().numpy()
-        row, column = pairs[:, 0], pairs[:, 1]
-    return row + first, column + other
+        if right is not None:
+            np.logical_or(mask, plain >= right, out=mask)
+        return np.divmod(np.flatnonzero(mask), plain.shape[1])
+    mask = values >= torch.from_numpy(left).to(values.device)[:, None]
+    if right is not None:
+        mask |= values >= torch.from_numpy(right).to(values.device)
+    row, column = mask.nonzero().cpu().numpy().T
+    return row, column
 
 
-def _offer(found, x, row, column, allowed: Allowed, both: bool = False) -> None:
+def _offer(found, x, row, column, allowed: Allowed, both: bool) -> None:
     """Compute pairs exactly and keep those that are allowed and good enough."""
     for at in range(0, len(row), _GATHERED):
         r, c = row[at : at + _GATHERED], column[at : at + _GATHERED]
         near = _roughly(x, r, c)  # in float32, at half the cost: most bounds were too high
-        low = found.worst[r]
+        low = found.worst(r)
         if both:
-            low = np.minimum(low, found.worst[c])
+            low = np.minimum(low, found.worst(c))
         keep = (near >= low) & (r != c)
         r, c = r[keep], c[keep]
         keep = allowed(r, c)

@@ -64,7 +64,7 @@ class _Job:
     folder: str
     how: Scoring
     threads: int
-    forget: bool
+    past_cache: bool
     on_rows: Callable[[int, int], None] | None = None
 
 
@@ -195,7 +195,7 @@ def _score_part(job: _Job, unit: str, folder: Path) -> dict[str, Any]:
     rows, _ = part.shape
     writes = _full_file(folder, unit, job.how.full, rows, len(classifier.names))
     with writes as full:
-        for first, scores in log_probs_of(part.array, classifier, job.how, job.forget):
+        for first, scores in log_probs_of(part.array, classifier, job.how, job.past_cache):
             last = first + len(scores)
             keys = job.collection.keys(part, np.arange(first, last))
             top.add(scores, keys, None if keep is None else keep[first:last])
@@ -214,7 +214,7 @@ def _score_part(job: _Job, unit: str, folder: Path) -> dict[str, Any]:
 
 
 def log_probs_of(
-    path: Path, classifier: DomainClassifier, how: Scoring, forget: bool = False
+    path: Path, classifier: DomainClassifier, how: Scoring, past_cache: bool = False
 ) -> Any:
     """(first row, log-probabilities float32 [b, C]) of an array's blocks; see `map_blocks`.
 
@@ -230,7 +230,9 @@ def log_probs_of(
     threads = torch.get_num_threads()
     try:
         one = partial(torch.set_num_threads, 1)
-        yield from map_blocks(path, score, how.block, threads=threads, begin=one, forget=forget)
+        yield from map_blocks(
+            path, score, how.block, threads=threads, begin=one, past_cache=past_cache
+        )
     finally:  # it is each thread's own number, but also that of threads that come later
         torch.set_num_threads(threads)
 

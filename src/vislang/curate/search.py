@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vislang.curate.approximate import Index
-from vislang.curate.exact import Allowed, Bound, Nearest, make_bound, nearest_among, scan, seed
+from vislang.curate.exact import Allowed, Nearest, make_bound, nearest_among, scan, seed
+from vislang.curate.graph import Graph
+from vislang.curate.lists import Lists
+from vislang.errors import UserError
 from vislang.files import run_units, whole_file
 
+INDICES = ("exact", "ivf", "hnsw")
 STRIPE = 16_384  # rows of a unit; a stripe of a million rows is a minute's work on two cores
 
 
@@ -63,22 +66,36 @@ class _Large:
     def __init__(self, job: _Job, rows: np.ndarray, name: str):
         self.rows, self.x = rows, np.ascontiguousarray(job.x[rows])
         self.found = Nearest(len(rows), job.k, job.threshold)
-        self.bound: Bound | None = None
-        self.index: Index | None = None
         self.allowed = partial(_mapped, job.allowed, rows)
+        self.graph: Graph | None = None
+        self.lists: Lists | None = None
+        if job.index == "hnsw":
+            self.graph = Graph(self.x, job.recall, job.k, job.folder / f"graph-{name}.faiss")
+            return
+        self.bound = make_bound(self.x, job.precision, job.device)
         if job.index == "exact":
-            self.bound = make_bound(self.x, job.precision, job.device)
             seed(self.found, self.x, self.bound, self.allowed)
         else:
-            path = job.folder / f"index-{name}.faiss"
-            self.index = Index(self.x, job.index, job.recall, job.k, path)
+            path = job.folder / f"lists-{name}.npz"
+            self.lists = Lists(
+                self.x, self.bound, job.recall, job.k, job.threshold, self.allowed, path
+            )
+            self.lists.begin(self.found)
+
+    @property
+    def note(self) -> dict[str, Any] | None:
+        """On an approximate search."""
+        index = self.lists or self.graph
+        return index.note if index else None
 
     def search(self, stripe: range) -> None:
-        if self.index is not None:
+        if self.graph is not None:
             for first in range(stripe.start, stripe.stop, 1024):
                 rows = np.arange(first, min(first + 1024, stripe.stop))
-                self.index.search(self.found, rows, self.allowed)
-        elif self.bound is not None:
+                self.graph.search(self.found, rows, self.allowed)
+        elif self.lists is not None:
+            self.lists.search(self.found, stripe)
+        else:
             for _ in scan(self.found, self.x, self.bound, self.allowed, stripe):
                 pass
 
@@ -111,7 +128,7 @@ def search_groups(
     precision: str = "fp32",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Nearest, list[dict[str, Any]]]:
-    """The k nearest allowed rows of every row within its group, and notes on approximate indices.
+    """The k nearest allowed rows of every row within its group, and notes on approximate searches.
 
     Args:
         x: unit rows [n, D].
@@ -123,7 +140,14 @@ def search_groups(
         index, recall: exact, or ivf or hnsw with the recall to reach.
         device, precision: of the block products.
         on_progress: called with (rows done, rows).
+
+    Raises:
+        UserError: an unknown index, or a recall that cannot be.
     """
+    if index not in INDICES:
+        raise UserError(
+            f"The index must be {', '.join(INDICES[:-1])} or {INDICES[-1]}; got {index!r}."
+        )
     units = plan(group)
     job = _Job(x, k, threshold, allowed, folder, index, recall, device, precision)
     done = sum(len(units[name]) for name in units if (folder / "units" / f"{name}.json").exists())
@@ -157,8 +181,8 @@ def _search_unit(job: _Job, units: dict[str, _Unit], name: str, folder: Path) ->
         if unit.stripe.start == 0:
             fresh[:] = True  # also what the first comparison with a sample has found
         pairs = large.rows[row[fresh]], large.rows[column[fresh]], similarity[fresh]
-        if large.index is not None and unit.stripe.start == 0:
-            note["index"] = large.index.note
+        if large.note and unit.stripe.start == 0:
+            note["index"] = large.note
     _write(folder / f"{name}.npy", pairs)
     return note | {"pairs": len(pairs[0])}
 

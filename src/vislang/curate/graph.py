@@ -1,7 +1,7 @@
-"""Approximate nearest neighbours for tens of millions of rows: faiss's IVF and HNSW.
+"""Approximate nearest neighbours by faiss's HNSW, a graph that is walked from row to nearer row.
 
-What the index says is computed again exactly; how much it misses is measured on a sample, and its
-effort is doubled until the recall that was asked for is reached.
+What the graph says is computed again exactly; how much it misses is measured on a sample, and its
+effort (efSearch) is doubled until the recall that was asked for is reached.
 
 n: rows, D: width.
 """
@@ -14,80 +14,58 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vislang.curate.exact import Allowed, Nearest, cosines
-from vislang.errors import UserError
+from vislang.curate.lists import check_recall
 from vislang.files import whole_file
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-KINDS = ("ivf", "hnsw")
 QUERIES = 512  # rows whose exact neighbours measure the recall
-_TRAINED = 64  # training rows a list
 _MOST_FETCHED = 1024
+_MOST_EFFORT = 8192
 
 
-class Index:
-    """An approximate index over unit rows, tuned to a recall.
+class Graph:
+    """A graph over unit rows, tuned to a recall.
 
     Args:
         x: unit rows.
-        kind: ivf or hnsw.
         recall: share of the true k nearest to be found; in (0, 1].
         k: how many nearest.
-        path: where the index is kept, so that resumed work need not build it again.
-        lists: of IVF; 0 takes 4 sqrt(n).
-        seed: of the rows that train it and of those that measure it.
+        path: where the graph is kept, so that resumed work need not build it again.
+        seed: of the rows that measure the recall.
 
     Attributes:
-        note: kind, lists, effort (nprobe or efSearch) and measured recall.
+        note: kind, efSearch and measured recall.
     """
 
     def __init__(
         self,
         x: Float32[np.ndarray, "n D"],
-        kind: str = "ivf",
         recall: float = 0.99,
         k: int = 1,
         path: Path | None = None,
-        lists: int = 0,
         seed: int = 0,
     ):
         import faiss
 
-        if kind not in KINDS:
-            raise UserError(f"The index must be exact, {' or '.join(KINDS)}; got {kind!r}.")
-        if not 0 < recall <= 1:
-            raise UserError(f"recall must be above 0 and at most 1, got {recall}.")
-        self.x, self.kind, self.k = x, kind, k
-        self.lists = max(1, min(lists or int(4 * np.sqrt(len(x))), len(x) // 40 or 1))
+        check_recall(recall)
+        self.x, self.k = x, k
         if path is not None and path.exists():
             self.index: Any = faiss.read_index(str(path))
         else:
-            self.index = self._build(seed)
+            self.index = self._build()
             if path is not None:
                 with whole_file(path) as file:
                     file.write(faiss.serialize_index(self.index).tobytes())
         self.note = self._tune(recall, seed)
 
-    def _build(self, seed: int) -> Any:
+    def _build(self) -> Any:
         import faiss
 
-        n, width = self.x.shape
-        if self.kind == "hnsw":
-            index: Any = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = 128
-        else:
-            coarse: Any = faiss.IndexFlatIP(width)
-            index = faiss.IndexIVFFlat(coarse, width, self.lists, faiss.METRIC_INNER_PRODUCT)
-            index.own_fields = True
-            coarse.this.disown()
-            index.cp.seed, index.cp.niter = seed + 1234, 10
-            rng = np.random.default_rng(seed)
-            most = min(n, max(_TRAINED * self.lists, 1000))
-            rows = np.sort(rng.choice(n, most, replace=False))
-            index.cp.min_points_per_centroid = 1
-            index.train(np.ascontiguousarray(self.x[rows]))
-        for first in range(0, n, 65_536):
+        index: Any = faiss.IndexHNSWFlat(self.x.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = 128
+        for first in range(0, len(self.x), 65_536):
             index.add(np.ascontiguousarray(self.x[first : first + 65_536]))
         return index
 
@@ -96,32 +74,23 @@ class Index:
         rng = np.random.default_rng([seed, 1])
         rows = np.sort(rng.choice(len(self.x), min(QUERIES, len(self.x)), replace=False))
         truth = _exact(self.x, rows, self.k)
-        effort, most = (8, self.lists) if self.kind == "ivf" else (64, 8192)
+        effort = 64
         while True:
-            effort = min(effort, most)
-            self._set(effort)
+            self.index.hnsw.efSearch = effort
             got = self._fetch(rows, self.k + 1)
             shares = [
                 _share_found(self.x, row, true, near) for row, true, near in zip(rows, truth, got)
             ]
             recall = float(np.mean(shares))
-            if recall >= goal or effort >= most:
+            if recall >= goal or effort >= _MOST_EFFORT:
                 break
             effort *= 2
-        name = "nprobe" if self.kind == "ivf" else "efSearch"
-        return {"kind": self.kind, "lists": self.lists, name: effort, "recall": recall,
-                "goal": goal, "queries": len(rows)}  # fmt: skip
-
-    def _set(self, effort: int) -> None:
-        if self.kind == "ivf":
-            self.index.nprobe = effort
-        else:
-            self.index.hnsw.efSearch = effort
+        return {"kind": "hnsw", "efSearch": effort, "recall": recall, "goal": goal,
+                "queries": len(rows)}  # fmt: skip
 
     def _fetch(self, rows: np.ndarray, count: int) -> np.ndarray:
         queries = np.ascontiguousarray(self.x[rows])
-        if self.kind == "hnsw":
-            self.index.hnsw.efSearch = max(self.index.hnsw.efSearch, count)
+        self.index.hnsw.efSearch = max(self.index.hnsw.efSearch, count)
         return self.index.search(queries, min(count, len(self.x)))[1]
 
     def search(self, found: Nearest, rows: np.ndarray, allowed: Allowed) -> None:
