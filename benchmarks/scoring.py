@@ -3,17 +3,21 @@
     python benchmarks/scoring.py [--rows 10000000] [--old-rows 1000000]
 
 Makes img_emb files of 1 M x 768 float16 rows in LAION's layout (15 GB for 10 M rows), drops them
-from the page cache, and scores 18 domains with the top 150,000 of each.  Measured in the same run:
-the cold read rate of the same files, and the rate of the bare product of a block that lies in
-memory.  Reference: a map-style data set with a Python object a row and a DataLoader, batches of
-16,384 (the design of the original, written anew).  The gate comes first: the top K of one part is
-that of a full sort.
+from the page cache, and scores 18 domains with the top 150,000 of each, three times.  Measured in
+turn with it: the bare product of a block that lies in memory, before and after each; and once the
+cold read rate of the same files, the better of plain reads and of reads past the cache.  The ratio
+is the median of three, each to the two products beside it.  Reference: a map-style data set with a
+Python object a row and a DataLoader, batches of 16,384 (the design of the original, written anew).
+The gate comes first: the top K of one part is that of a full sort.
 """
 
 import argparse
+import itertools
+import mmap
 import multiprocessing
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +27,7 @@ from typing import Any
 from memory import Peak, held_by_tree
 
 WIDTH, DOMAINS, K, PART, LAION = 768, 18, 150_000, 1_000_000, 250_000_000
+ROUNDS = 3
 
 
 def make_collection(root: Path, rows: int) -> None:
@@ -57,14 +62,20 @@ def forget(root: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_rate(root: Path) -> float:
+def read_rate(root: Path, flags: int = 0) -> float:
     """Rows a second of reading alone, cold."""
     forget(root)
-    buffer, size, began = bytearray(16_384 * WIDTH * 2), 0, time.perf_counter()
-    for path in sorted(root.rglob("*.npy")):
-        with path.open("rb", buffering=0) as file:
-            while got := file.readinto(buffer):
-                size += got
+    buffer, size = mmap.mmap(-1, 16_384 * WIDTH * 2), 0
+    files, began = sorted(root.rglob("*.npy")), time.perf_counter()
+    for path in files:
+        file = os.open(path, os.O_RDONLY | flags)
+        at = 0
+        while got := os.preadv(file, [buffer], at):
+            at += got
+            if got < len(buffer):
+                break  # the end, where reads past the cache would not start at a whole page
+        os.close(file)
+        size += at
     return size / (WIDTH * 2) / (time.perf_counter() - began)
 
 
@@ -75,11 +86,11 @@ def product_rate(made: Any) -> float:
     x = torch.randn(16_384, WIDTH)
     both = torch.cat([made.hidden.weight, made.skip.weight])
     with torch.inference_mode():
-        for turn in range(51):
+        for turn in range(101):
             if turn == 1:
                 began = time.perf_counter()
             torch.nn.functional.linear(x, both)
-    return 50 * len(x) / (time.perf_counter() - began)
+    return 100 * len(x) / (time.perf_counter() - began)
 
 
 def old_rate(root: Path, made: Any, rows: int) -> float:
@@ -166,24 +177,31 @@ def main() -> list[dict[str, Any]]:
         make_collection(root / "c", given.rows)
         made = classifier()
         check(root / "c", made, root / "gate", min(K, given.rows // 4))
-        reading, product = read_rate(root / "c"), product_rate(made)
-        forget(root / "c")
-        k = min(K, given.rows // 4)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            rate, peak = alone.submit(stream, root, given.rows, k).result()
-        product = (product + product_rate(made)) / 2  # the machine may change its pace
+        reading = max(read_rate(root / "c", flags) for flags in (0, os.O_DIRECT))
+        k, rates, peaks, products = min(K, given.rows // 4), [], [], [product_rate(made)]
+        for _ in range(ROUNDS):
+            forget(root / "c")
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                rate, peak = alone.submit(stream, root, given.rows, k).result()
+            rates, peaks = [*rates, rate], [*peaks, peak]
+            products.append(product_rate(made))
+            shutil.rmtree(root / "s")
         old = old_rate(root / "c", made, min(given.old_rows, given.rows))
     finally:
         shutil.rmtree(root)
-    bound = min(reading, product)
+    bounds = [min(reading, sum(pair) / 2) for pair in itertools.pairwise(products)]
+    rounds = sorted((rate / bound, rate, bound) for rate, bound in zip(rates, bounds))
+    ratio, rate, bound = rounds[ROUNDS // 2]
+    peak = max(peaks)
     notes = {"rows": given.rows, "top_k": k, "engine": "processes",
+             "all_ratios": [round(one[0], 3) for one in rounds],
              "cold_read_rows_per_s": round(reading),
-             "product_rows_per_s": round(product),
+             "product_rows_per_s": round(statistics.median(products)),
              "hours_for_250_m": LAION / rate / 3600}  # fmt: skip
     return [
         {"case": "streaming, of the slower of disk and product", "value": rate, "unit": "rows/s",
          "reference": bound, "reference_is": "min(cold read, bare product)",
-         "ratio": rate / bound, "target": ">= 0.8", "met": rate / bound >= 0.8, **notes},
+         "ratio": ratio, "target": ">= 0.8", "met": ratio >= 0.8, **notes},
         {"case": "streaming, peak memory", "value": peak, "unit": "GiB", "target": "< 2",
          "met": peak < 2},
         {"case": "streaming against a Python object a row", "value": rate, "unit": "rows/s",
