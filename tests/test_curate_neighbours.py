@@ -234,6 +234,25 @@ def test_the_command_writes_table_page_and_json(redcaps, tmp_path, capsys):
     assert "needs --model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_the_command_says_what_an_approximate_search_is_worth(
+    index, redcaps, tmp_path, capsys, monkeypatch
+):
+    from vislang.curate import search
+
+    monkeypatch.setattr(search, "STRIPE", 2)
+    command = ["curate", "neighbours", str(redcaps), "--model", WORDS, "--device", "cpu",
+               "--precision", "fp32", "--shown", "0", "--index", index, "--out"]  # fmt: skip
+    assert cli.main([*command, str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert f"index {index}: recall 1.0000 [0.6097, 1.0000] measured on 6 samples" in said
+    assert ("so --index exact would be quicker" in said) == (index == "ivf")  # it is one list
+    assert cli.main([*command, str(tmp_path / "b"), "--threshold", "1"]) == 0
+    said = capsys.readouterr().out
+    if index == "ivf":  # whose recall is that of pairs that are allowed
+        assert "recall 1.0000 [0.3424, 1.0000] measured on 2 samples" in said
+
+
 def test_hostile_captions_cannot_leave_the_page(tmp_path):
     from vislang.report.neighbours import write_neighbours
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vislang.curate.exact import Allowed, Nearest, cosines
-from vislang.curate.lists import check_recall
+from vislang.curate.lists import check_recall, recall_note
 from vislang.files import whole_file
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Graph:
         seed: of the rows that measure the recall.
 
     Attributes:
-        note: kind, efSearch and measured recall.
+        note: kind, efSearch, and recall on a sample with its interval.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Graph:
             if recall >= goal or effort >= _MOST_EFFORT:
                 break
             effort *= 2
-        return {"kind": "hnsw", "efSearch": effort, "recall": recall, "goal": goal,
-                "queries": len(rows)}  # fmt: skip
+        note = {"kind": "hnsw", "efSearch": effort, "goal": goal, "queries": len(rows)}
+        return note | recall_note(recall * len(rows), len(rows))
 
     def _fetch(self, rows: np.ndarray, count: int) -> np.ndarray:
         queries = np.ascontiguousarray(self.x[rows])

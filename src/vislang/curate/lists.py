@@ -29,6 +29,7 @@ from vislang.files import whole_file
 from vislang.metrics.intervals import wilson
 
 if TYPE_CHECKING:
+    import torch
     from jaxtyping import Float32
 
 QUERIES = 2048  # rows whose exact neighbours measure the recall
@@ -96,30 +97,26 @@ class Lists:
     def _centroids(self, lists: int, seed: int) -> Float32[np.ndarray, "L D"]:
         import faiss
 
-        made = faiss.Kmeans(
+        made: Any = faiss.Kmeans(
             self.x.shape[1], lists, niter=_ROUNDS, spherical=True, seed=seed + 1234,
             min_points_per_centroid=1, max_points_per_centroid=_TRAINED,
         )  # fmt: skip
         made.train(self.x)
         return made.centroids / np.linalg.norm(made.centroids, axis=1, keepdims=True)
 
-    def _near(self, rows: slice, lists: slice) -> Float32[np.ndarray, "L r"]:
-        """Cosines of centroids with rows."""
+    def _on_device(self, part: np.ndarray) -> torch.Tensor:
         import torch
 
-        device = self.bound.rows.device  # type: ignore[attr-defined]
-        some = torch.from_numpy(self.x[rows]).to(device)
-        return (torch.from_numpy(self.centroids[lists]).to(device) @ some.T).cpu().numpy()
+        return torch.from_numpy(part).to(self.bound.rows.device)  # type: ignore[attr-defined]
 
     def _homes(self) -> tuple[np.ndarray, np.ndarray]:
         """The list of each row, and its cosine with the list's centroid."""
-        n, every = len(self.x), slice(None)
+        n, centroids = len(self.x), self._on_device(self.centroids)
         home, own = np.zeros(n, np.int32), np.zeros(n, np.float32)
         for first in range(0, n, 4096):
             part = slice(first, min(first + 4096, n))
-            near = self._near(part, every)
-            home[part] = near.argmax(0)
-            own[part] = near[home[part], np.arange(near.shape[1])]
+            best = (self._on_device(self.x[part]) @ centroids.T).max(dim=1)
+            own[part], home[part] = best.values.cpu().numpy(), best.indices.cpu().numpy()
         return home, own
 
     def _gaps(self, lists: slice | np.ndarray) -> Float32[np.ndarray, "l L"]:
@@ -142,8 +139,7 @@ class Lists:
         if asking:
             place = int(np.searchsorted(np.cumsum(weight[order]), recall * asking - 1e-9))
             note["margin"] = float(far[order[min(place, len(order) - 1)]]) + 1e-6
-            got = wilson(float(weight[far <= note["margin"]].sum()), asking)
-            note |= {"recall": got.value, "recall_low": got.low, "recall_high": got.high}
+            note |= recall_note(float(weight[far <= note["margin"]].sum()), asking)
         cosines = self.x[rows] @ self.centroids.T
         looks = cosines >= self.own[rows, None] - note["margin"] * self._gaps(self.home[rows])
         size = np.bincount(self.home, minlength=len(self.centroids))
@@ -178,10 +174,12 @@ class Lists:
         first_list = int(np.searchsorted(self.starts, stripe.start, "right")) - 1
         last_list = int(np.searchsorted(self.starts, stripe.stop, "left"))
         lists = slice(first_list, last_list)
+        centroids = self._on_device(self.centroids[lists])
         margins = self.note["margin"] * self._gaps(lists)
         for first in range(0, n, _PART):
             part = slice(first, min(first + _PART, n))
-            looks = self._near(part, lists) >= self.own[part] - margins[:, self.home[part]]
+            near = centroids @ self._on_device(self.x[part]).T
+            looks = near.cpu().numpy() >= self.own[part] - margins[:, self.home[part]]
             for number, looking in enumerate(looks, first_list):
                 begin, end = self.starts[number], self.starts[number + 1]
                 members = self.order[max(begin, stripe.start) : min(end, stripe.stop)]
@@ -196,6 +194,12 @@ def check_recall(recall: float) -> None:
     """Raises: UserError unless 0 < recall <= 1."""
     if not 0 < recall <= 1:
         raise UserError(f"recall must be above 0 and at most 1, got {recall}.")
+
+
+def recall_note(found: float, queries: int) -> dict[str, float]:
+    """The recall of `queries` rows, of which `found` were answered, with its interval."""
+    made = wilson(found, queries)
+    return {"recall": made.value, "recall_low": made.low, "recall_high": made.high}
 
 
 def _upper_blocks(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -109,8 +109,20 @@ def _sentence(table: Any) -> str:
         if "sources" in counts else "")]  # fmt: skip
     lines += [f"  without: {count:,} ({reason})" for reason, count in dropped.items()]
     for note in table.about.get("index", ()):
-        lines.append(f"  index {note['kind']}: measured recall {note['recall']:.4f}")
+        lines.append(f"  index {note['kind']}: {_recall(note)}")
     return "\n".join(lines)
+
+
+def _recall(note: dict[str, Any]) -> str:
+    """What an approximate search is worth, and what it saves."""
+    if not note["queries"]:
+        return "none of the samples that measure its recall has a neighbour"
+    said = f"recall {note['recall']:.4f} [{note['recall_low']:.4f}, {note['recall_high']:.4f}]"
+    said += f" measured on {note['queries']:,} samples"
+    if "share" in note:
+        said += f"; each is compared with {note['share']:.1%} of the others"
+        said += ", so --index exact would be quicker" if note["share"] > 0.5 else ""
+    return said
 
 
 def _show(what: str, done: int, total: int) -> None:
