@@ -15,9 +15,12 @@ n: rows, D: width, d: width of the bound, K: neighbours kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 # (rows, rows) of pairs -> which of them are allowed
 Allowed = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Rows = slice | np.ndarray  # from:to, or row numbers
+R = TypeVar("R", slice, np.ndarray, Rows)
 BLOCK = 1024  # a block of bounds is 4 MB, near to what the second-level caches hold
 SAMPLE = 1024  # rows that everything is compared with first, so that later blocks have few hits
 _GATHERED = 1 << 16  # pairs computed at a time
@@ -173,7 +177,8 @@ def offer_best(
     k = min(found.index.shape[1] + 1, len(others))  # one more: a row may meet itself
     values = (bound.rows[rows] @ bound.rows[others].T).float().cpu().numpy()  # type: ignore[index]
     place = np.argpartition(-values, k - 1, axis=1)[:, :k]
-    _offer(found, x, np.repeat(rows, k), others[place.ravel()], allowed, both=False)
+    pairs = _near_enough(found, x, np.repeat(rows, k), others[place.ravel()], both=False)
+    _offer(found, x, *pairs, allowed, both=False)
 
 
 def scan(
@@ -185,11 +190,14 @@ def scan(
     after each block of rows.
     """
     n = len(x)
-    for first in range(stripe.start, stripe.stop, BLOCK):
-        rows = slice(first, min(first + BLOCK, stripe.stop))
-        for other in range(first, n, BLOCK):
-            compare(found, x, bound, allowed, rows, slice(other, min(other + BLOCK, n)))
-        yield rows.stop - stripe.start
+    blocks = (
+        (slice(first, min(first + BLOCK, stripe.stop)), slice(other, min(other + BLOCK, n)))
+        for first in range(stripe.start, stripe.stop, BLOCK)
+        for other in range(first, n, BLOCK)
+    )
+    for rows, others in compare(found, x, bound, allowed, blocks):
+        if others.stop == n:
+            yield rows.stop - stripe.start
 
 
 def compare(
@@ -197,16 +205,49 @@ def compare(
     x: Float32[np.ndarray, "n D"],
     bound: Bound,
     allowed: Allowed,
-    rows: Rows,
-    others: Rows,
+    blocks: Iterable[tuple[R, R]],
     both: bool = True,
-) -> None:
-    """Compare some rows with others.
+) -> Iterator[tuple[R, R]]:
+    """Compare blocks of rows with others, and yield each pair of blocks when it is done.
+
+    Each of torch's threads multiplies blocks of its own, so that all steps of the work are shared
+    out; what they find is added here. The order of that does not show in what is found.
 
     Args:
         found: what the pairs are added to.
-        rows, others: equal, or without a common row.
+        blocks: (rows, others): equal, or without a common row (with `both`).
         both: both sides of a pair learn of it; without it only `rows` do.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "compare", partial(torch.set_num_threads, 1))
+    pending: deque[tuple[tuple[R, R], Future[tuple[np.ndarray, np.ndarray]]]] = deque()
+
+    def first_done() -> tuple[R, R]:
+        done, future = pending.popleft()
+        _offer(found, x, *future.result(), allowed, both)
+        return done
+
+    try:
+        for rows, others in blocks:
+            task = pool.submit(_candidates, found, x, bound, rows, others, both)
+            pending.append(((rows, others), task))
+            if len(pending) > 2 * threads:
+                yield first_done()
+        while pending:
+            yield first_done()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # it is also that of threads that come later
+
+
+def _candidates(
+    found: Nearest, x: np.ndarray, bound: Bound, rows: Rows, others: Rows, both: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that may be good enough.
+
+    What is found meanwhile only raises what is asked, so an old or empty place costs time alone.
     """
     left = (found.worst(rows) - bound.margin).astype(np.float32)
     right = (found.worst(others) - bound.margin).astype(np.float32) if both else None
@@ -215,7 +256,7 @@ def compare(
     if both and np.array_equal(_numbers(rows), _numbers(others)):
         once = row < column
         row, column = row[once], column[once]
-    _offer(found, x, row, column, allowed, both)
+    return _near_enough(found, x, row, column, both)
 
 
 def _numbers(rows: Rows) -> np.ndarray:
@@ -247,18 +288,21 @@ def _offer(found, x, row, column, allowed: Allowed, both: bool) -> None:
     """Compute pairs exactly and keep those that are allowed and good enough."""
     for at in range(0, len(row), _GATHERED):
         r, c = row[at : at + _GATHERED], column[at : at + _GATHERED]
-        near = _roughly(x, r, c)  # in float32, at half the cost: most bounds were too high
-        low = found.worst(r)
-        if both:
-            low = np.minimum(low, found.worst(c))
-        keep = (near >= low) & (r != c)
-        r, c = r[keep], c[keep]
         keep = allowed(r, c)
         r, c = r[keep], c[keep]
         values = cosines(x, r, c)
         found.add(r, c, values)
         if both:
             found.add(c, r, values)
+
+
+def _near_enough(found, x, row, column, both: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of pairs those that are, in float32 at half the cost: most bounds were too high."""
+    low = found.worst(row)
+    if both:
+        low = np.minimum(low, found.worst(column))
+    keep = (_roughly(x, row, column) >= low) & (row != column)
+    return row[keep], column[keep]
 
 
 def _roughly(x: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ n: rows, D: width, L: lists, q: rows of the sample.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from jaxtyping import Float32
 
+Blocks = tuple[np.ndarray, np.ndarray]  # rows, and those that they are compared with
 QUERIES = 2048  # rows whose exact neighbours measure the recall
 _TRAINED = 48  # training rows a list
 _ROUNDS = 8  # of k-means
@@ -155,21 +156,32 @@ class Lists:
     def _truth(self, rows: np.ndarray, k: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest allowed rows of some rows, as pairs."""
         n, found = len(self.x), Nearest(len(self.x), k, threshold)
-        for first in range(0, n, BLOCK):
-            others = slice(first, min(first + BLOCK, n))
-            compare(found, self.x, self.bound, self.allowed, rows, others, both=False)
+        blocks = ((rows, np.arange(a, min(a + BLOCK, n))) for a in range(0, n, BLOCK))
+        self._compare(found, blocks, both=False)
         return found.pairs()[:2]
+
+    def _compare(self, found: Nearest, blocks: Iterable[Blocks], both: bool = True) -> None:
+        for _ in compare(found, self.x, self.bound, self.allowed, blocks, both):
+            pass
 
     def begin(self, found: Nearest) -> None:
         """Compare the rows of each list among themselves: later blocks have few hits."""
-        for first, end in zip(self.starts, self.starts[1:]):
-            for rows, others in _upper_blocks(self.order[first:end]):
-                if rows is others:
-                    offer_best(found, self.x, self.bound, self.allowed, rows, others)
-                compare(found, self.x, self.bound, self.allowed, rows, others)
+
+        def blocks() -> Iterator[Blocks]:
+            for first, end in zip(self.starts, self.starts[1:]):
+                for rows, others in _upper_blocks(self.order[first:end]):
+                    if rows is others:
+                        offer_best(found, self.x, self.bound, self.allowed, rows, others)
+                    yield rows, others
+
+        self._compare(found, blocks())
 
     def search(self, found: Nearest, stripe: range) -> None:
         """Compare part of the rows, in the order of the lists, with all rows that look there."""
+        self._compare(found, self._looks(stripe))
+
+    def _looks(self, stripe: range) -> Iterator[Blocks]:
+        """Rows of each list and those of other lists that look into it."""
         n = len(self.x)
         first_list = int(np.searchsorted(self.starts, stripe.start, "right")) - 1
         last_list = int(np.searchsorted(self.starts, stripe.stop, "left"))
@@ -179,15 +191,17 @@ class Lists:
         for first in range(0, n, _PART):
             part = slice(first, min(first + _PART, n))
             near = centroids @ self._on_device(self.x[part]).T
-            looks = near.cpu().numpy() >= self.own[part] - margins[:, self.home[part]]
+            home = self.home[part]
+            looks = near.cpu().numpy() >= self.own[part] - np.take(margins, home, axis=1)
+            own = np.flatnonzero((home >= first_list) & (home < last_list))
+            looks[home[own] - first_list, own] = False  # they were compared at the beginning
             for number, looking in enumerate(looks, first_list):
                 begin, end = self.starts[number], self.starts[number + 1]
                 members = self.order[max(begin, stripe.start) : min(end, stripe.stop)]
-                rows = first + np.flatnonzero(looking & (self.home[part] != number))
+                rows = first + np.flatnonzero(looking)
                 step = max(1, _PRODUCTS // max(1, len(members)))
                 for at in range(0, len(rows) if len(members) else 0, step):
-                    some = rows[at : at + step]
-                    compare(found, self.x, self.bound, self.allowed, members, some)
+                    yield members, rows[at : at + step]
 
 
 def check_recall(recall: float) -> None:
@@ -202,7 +216,7 @@ def recall_note(found: float, queries: int) -> dict[str, float]:
     return {"recall": made.value, "recall_low": made.low, "recall_high": made.high}
 
 
-def _upper_blocks(rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _upper_blocks(rows: np.ndarray) -> Iterator[Blocks]:
     """Pairs of blocks, each pair of rows once."""
     blocks = [rows[first : first + BLOCK] for first in range(0, len(rows), BLOCK)]
     for place, block in enumerate(blocks):
