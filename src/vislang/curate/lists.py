@@ -8,7 +8,7 @@ of centroid d where it lies no further than `margin` from the plane between the 
 for a row of the other list is at least as far from x as that plane. Both sides of a pair learn of
 it, so a pair is missed only if neither row looks into the list of the other. The margin is the
 least that reaches the recall on a sample. Against a fixed number of lists a row (IVF's nprobe)
-that is a fourth to a third of the comparisons at a recall of 0.99. What is compared is compared
+that is a sixth to a third of the comparisons at a recall of 0.99. What is compared is compared
 exactly (`exact.compare`).
 
 n: rows, D: width, L: lists, q: rows of the sample.
