@@ -134,6 +134,22 @@ def test_stripes_in_any_order_find_the_same(monkeypatch):
 # -- units of work -------------------------------------------------------------------------------
 
 
+def cut_at_the_third_unit(monkeypatch) -> list[str]:
+    """Interrupt the search there; the names of all units that were begun, also later."""
+    from vislang.curate import search
+
+    real, calls = search._search_unit, []
+
+    def broken(job, units, name, folder):
+        calls.append(name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(job, units, name, folder)
+
+    monkeypatch.setattr(search, "_search_unit", broken)
+    return calls
+
+
 def test_a_search_goes_on_where_it_stopped(tmp_path, monkeypatch):
     """Stripes of a large scope; the second run finds what the first would have found."""
     from vislang.curate import search
@@ -143,16 +159,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path, monkeypatch):
     x, group = captions(350), np.repeat([0, 1], [300, 50])
     everything = lambda a, b: np.ones(len(a), bool)  # noqa: E731
     whole, _ = search_groups(x, group, 2, -1.0, everything, tmp_path / "whole", {"a": 1})
-    calls = []
-    real = search._search_unit
-
-    def broken(job, units, name, folder):
-        calls.append(name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(job, units, name, folder)
-
-    monkeypatch.setattr(search, "_search_unit", broken)
+    calls = cut_at_the_third_unit(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         search_groups(x, group, 2, -1.0, everything, tmp_path / "cut", {"a": 1})
     done = sorted(p.stem for p in (tmp_path / "cut" / "units").glob("*.json"))
@@ -230,15 +237,7 @@ def test_an_approximate_search_goes_on_where_it_stopped(kind, tmp_path, monkeypa
     everything = lambda a, b: np.ones(len(a), bool)  # noqa: E731
     rest = (2, -1.0, everything)
     whole, notes = search_groups(x, group, *rest, tmp_path / "whole", {}, kind, 0.9)
-    real, calls = search._search_unit, []
-
-    def broken(job, units, name, folder):
-        calls.append(name)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(job, units, name, folder)
-
-    monkeypatch.setattr(search, "_search_unit", broken)
+    cut_at_the_third_unit(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         search_groups(x, group, *rest, tmp_path / "cut", {}, kind, 0.9)
     kept = next((tmp_path / "cut").glob("*.faiss" if kind == "hnsw" else "*.npz"))

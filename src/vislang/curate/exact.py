@@ -137,11 +137,11 @@ def _choose_axes(x: np.ndarray, sample: int = 2048) -> tuple[np.ndarray, int]:
     a pair whose bound is too high.
     """
     n, width = x.shape
+    if n < 4 * BLOCK or width < 64:
+        return np.eye(width, dtype=np.float32), width
     rows = x[np.linspace(0, n - 1, min(n, sample)).astype(int)]
     _, vectors = np.linalg.eigh(rows.T.astype(np.float64) @ rows)
     basis = vectors[:, ::-1].astype(np.float32)
-    if n < 4 * BLOCK or width < 64:
-        return basis, width
     turned = rows @ basis
     exact = turned @ turned.T
     np.fill_diagonal(exact, -1)
